@@ -1,0 +1,66 @@
+# Every habit is one command; `make` lists them. CI calls the same targets.
+PYTHON ?= python3
+VENV ?= .venv
+NEWEST_PYTHON ?= $(firstword $(shell command -v python3.13 2>/dev/null) $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13))
+WORKERS ?= 2
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint format types wheel test-newest clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP)  ## virtual environment with pinned packages, package installed for editing
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "==> virtual environment in $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cubekit needs Python 3.11 or newer; set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and alone: it is the one package whose builds differ by machine
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+	@echo "==> installed"
+
+demo: setup  ## run the main job on the built-in sample archive; results in demo/
+	@echo "==> cubekit demo"
+	@$(BIN)/cubekit demo --out demo
+
+test: setup  ## all tests; real-data parts skip where CUBEKIT_SHARED is absent
+	@echo "==> tests"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+lint: setup  ## ruff (check and format), import contracts, docstrings
+	@echo "==> lint"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+format: setup  ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: setup  ## strict mypy on package and tests
+	@echo "==> types"
+	@$(BIN)/mypy
+
+wheel: setup  ## build, check the file list, install elsewhere, run a smoke test from an empty folder
+	@echo "==> wheel"
+	@CUBEKIT_TEST_WHEEL=1 $(BIN)/python -m pytest -q tests/test_wheel.py
+
+test-newest: $(VENV)-newest/.installed  ## torch-free tests with the newest Python and dependencies
+	@echo "==> tests on $(NEWEST_PYTHON)"
+	@$(VENV)-newest/bin/python -m pytest -n $(WORKERS) -m 'not torch'
+
+$(VENV)-newest/.installed: pyproject.toml
+	@test -n "$(NEWEST_PYTHON)" || (echo "no python3.13 found; set NEWEST_PYTHON=" && false)
+	@echo "==> virtual environment in $(VENV)-newest"
+	@test -x $(VENV)-newest/bin/python || $(NEWEST_PYTHON) -m venv $(VENV)-newest
+	@$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		-e '.[demo]' hypothesis pytest pytest-socket pytest-timeout pytest-xdist
+	@touch $@
+
+clean:  ## remove what the other commands made
+	rm -rf $(VENV) $(VENV)-newest demo runs dist build .mypy_cache .ruff_cache .pytest_cache

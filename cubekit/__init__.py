@@ -1,0 +1,97 @@
+"""From satellite archives to maps: lazy cubes, resumable Zarr stores, torch models, tiled Dask prediction.
+
+The names below load on first use, so that ``import cubekit`` stays fast and needs no torch.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.split import split
+    from cubekit.batching.torch import batches
+    from cubekit.catalog import open_catalog
+    from cubekit.cube.composite import composite
+    from cubekit.cube.fill import fill_gaps
+    from cubekit.cube.indices import add_indices
+    from cubekit.cube.load import open_cube
+    from cubekit.errors import CubekitError
+    from cubekit.exports.export import export
+    from cubekit.grids import grid
+    from cubekit.labels import load_labels
+    from cubekit.pipeline import run
+    from cubekit.prediction.predict import predict
+    from cubekit.sources.archive import open_archive
+    from cubekit.sources.items import open_items
+    from cubekit.sources.stac import search
+    from cubekit.store.open import open_store as open
+    from cubekit.store.verify import verify
+    from cubekit.store.write import write
+    from cubekit.training.bundle import load_model
+    from cubekit.training.fit import fit
+
+_load, _, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "batching.normalise": ["fit_normalisation"],
+        "batching.split": ["split"],
+        "batching.torch": ["batches"],
+        "catalog": ["open_catalog"],
+        "cube.composite": ["composite"],
+        "cube.fill": ["fill_gaps"],
+        "cube.indices": ["add_indices"],
+        "cube.load": ["open_cube"],
+        "errors": ["CubekitError"],
+        "exports.export": ["export"],
+        "grids": ["grid"],
+        "labels": ["load_labels"],
+        "pipeline": ["run"],
+        "prediction.predict": ["predict"],
+        "sources.archive": ["open_archive"],
+        "sources.items": ["open_items"],
+        "sources.stac": ["search"],
+        "store.open": ["open_store"],
+        "store.verify": ["verify"],
+        "store.write": ["write"],
+        "training.bundle": ["load_model"],
+        "training.fit": ["fit"],
+    },
+)
+
+__all__ = [
+    "CubekitError",
+    "add_indices",
+    "batches",
+    "composite",
+    "export",
+    "fill_gaps",
+    "fit",
+    "fit_normalisation",
+    "grid",
+    "load_labels",
+    "load_model",
+    "open",
+    "open_archive",
+    "open_catalog",
+    "open_cube",
+    "open_items",
+    "predict",
+    "run",
+    "search",
+    "split",
+    "verify",
+    "write",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use; ``open`` is the store's ``open_store``."""
+    return _load("open_store" if name == "open" else name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""From cubes to batches: plans, splits, samples, normalisation, streams."""

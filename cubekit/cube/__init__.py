@@ -1,0 +1,1 @@
+"""From items to a lazy cube, and functions from cube to cube."""

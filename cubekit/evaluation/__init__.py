@@ -1,0 +1,1 @@
+"""Scores, accuracy assessment and baselines."""

@@ -1,0 +1,1 @@
+"""Networks, one paper per file, and the registry that names them."""

@@ -1,0 +1,1 @@
+"""Whole scenes: tiled prediction on Dask."""

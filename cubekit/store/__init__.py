@@ -1,0 +1,1 @@
+"""Zarr stores that survive: layout, resumable writing, opening, verifying."""

@@ -1,0 +1,1 @@
+"""The shipped test kit: sample archives with known answers, local servers."""
