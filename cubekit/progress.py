@@ -78,7 +78,9 @@ def _milestones(title: str, total: float, unit: str) -> Advance:
             spent = monotonic() - start
             left = spent * (total - done) / done if done else 0.0
             print(  # noqa: T201
-                f"{title}: {done:.6g}/{total:.6g} {unit}, {spent:.0f} s, {left:.0f} s left".replace(" ,", ","),
+                f"{title}: {done:.6g}/{total:.6g} {unit}, {spent:.0f} s, {left:.0f} s left".replace(
+                    " ,", ","
+                ),
                 file=sys.stderr,
                 flush=True,
             )

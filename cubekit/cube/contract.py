@@ -168,5 +168,7 @@ def check_cube(cube: xr.Dataset) -> None:
         raise CubeError(f"Band names repeat: {cube.indexes['band'].tolist()}.")
     time = cube.indexes["time"]
     if not (time.is_monotonic_increasing and time.is_unique):
-        raise CubeError("Times must increase without repeats: use .sortby('time') and .drop_duplicates('time').")
+        raise CubeError(
+            "Times must increase without repeats: use .sortby('time') and .drop_duplicates('time')."
+        )
     geobox_of(cube)
