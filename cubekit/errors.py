@@ -1,6 +1,6 @@
 """The error family: one base class, and children that also inherit the builtin a caller would expect.
 
-Every message says what is wrong, where (item, band, chunk), what was found, what was expected, and what to do.
+Every message says what is wrong, where (item, band, chunk), what was found, what was expected and what to do.
 """
 
 from collections.abc import Iterable
