@@ -1,0 +1,332 @@
+"""The command line: each command is a few lines over the public functions.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+import logging
+import sys
+import textwrap
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import cubekit
+from cubekit.errors import CubekitError, OptionError, PipelineError, UnknownNameError
+
+if TYPE_CHECKING:
+    from cubekit.sources.items import Items
+
+app = typer.Typer(
+    name="cubekit",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="From satellite archives to maps: cubes, training, prediction, exports.\n\n"
+    "Start with **cubekit demo**; then look at the pipeline file it ran.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+USAGE_ERRORS = (OptionError, PipelineError, UnknownNameError)
+"""What the user typed was wrong: exit code 2."""
+
+
+class How(StrEnum):
+    """Ways to make one image of a period."""
+
+    MEDIAN = "median"
+    MEAN = "mean"
+    MIN = "min"
+    MAX = "max"
+    FIRST = "first"
+
+
+class Layout(StrEnum):
+    """What a store is read for."""
+
+    SERIES = "series"
+    PATCHES = "patches"
+    MAPS = "maps"
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001
+    """Print the version and stop."""
+    if wanted:
+        print(f"cubekit {cubekit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Set up messages before any command runs."""
+    logger = logging.getLogger("cubekit")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("==> %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.WARNING if quiet else logging.DEBUG if debug else logging.INFO)
+
+
+def _numbers(text: str | None, count: int, what: str) -> tuple[float, ...] | None:
+    """Parse ``1,2,3,4``."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.replace(" ", "").split(","))
+    except ValueError as error:
+        raise OptionError(f"{what} {text!r} should be {count} numbers with commas between.") from error
+    if len(values) != count:
+        raise OptionError(f"{what} {text!r} has {len(values)} numbers, expected {count}.")
+    return values
+
+
+def _words(text: str | None) -> list[str] | None:
+    """Parse ``red,nir``."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Parse ``name=value`` pairs; values are YAML scalars, so numbers become numbers."""
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found:
+            raise OptionError(f"--set {pair!r} should be name=value.")
+        settings[name.strip()] = yaml.safe_load(value) if value else ""
+    return settings
+
+
+BBoxOption = Annotated[
+    str | None, typer.Option("--bbox", help="West,south,east,north in degrees.", metavar="W,S,E,N")
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Value for a parameter of the file.", metavar="NAME=VALUE")
+]
+
+
+@app.command()
+def search(
+    collection: Annotated[str, typer.Argument(help="Collection, such as sentinel-2-l2a.")],
+    *,
+    bbox: BBoxOption = None,
+    datetime: Annotated[str | None, typer.Option(help="Day, month, year or range: 2023-05/2023-09.")] = None,
+    provider: Annotated[str, typer.Option(help="Provider of the catalog.")] = "earth-search",
+    url: Annotated[str | None, typer.Option(help="Address of another STAC API.")] = None,
+    max_items: Annotated[int | None, typer.Option(help="Stop after so many items.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Save the items here (JSON).")] = None,
+) -> None:
+    """Find scenes in a STAC API and list them, or save them for *build*."""
+    area: Any = _numbers(bbox, 4, "--bbox")
+    items = cubekit.search(
+        collection, bbox=area, datetime=datetime, provider=provider, url=url, max_items=max_items
+    )
+    print(items)
+    if out is not None:
+        items.save(out)
+        print(f"saved to {out}")
+
+
+@app.command()
+def build(
+    source: Annotated[Path, typer.Argument(help="Items (JSON from *search*), or a folder of scenes.")],
+    *,
+    out: OutOption,
+    pattern: Annotated[
+        list[str] | None, typer.Option(help="For a folder: name pattern, as in 'S2_{date:%Y%m%d}_{band}.tif'.")
+    ] = None,
+    collection: Annotated[str | None, typer.Option(help="Collection whose bands and masks apply.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Bands with commas between; default all.")] = None,
+    mask: Annotated[str | None, typer.Option(help="Named mask, such as clouds.")] = None,
+    crs: Annotated[str | None, typer.Option(help="Target CRS, such as EPSG:32630.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size in units of the CRS.")] = None,
+    bbox: BBoxOption = None,
+    every: Annotated[str | None, typer.Option(help="Composite period, such as 1MS or 16D.")] = None,
+    how: Annotated[How, typer.Option(help="How to make one image of a period.")] = How.MEDIAN,
+    fill: Annotated[str | None, typer.Option(help="Fill gaps in time: linear or nearest.")] = None,
+    layout: Annotated[Layout, typer.Option(help="What the store will be read for.")] = Layout.SERIES,
+    overwrite: Annotated[bool, typer.Option(help="Replace a finished store once the new one is whole.")] = False,
+) -> None:
+    """Build a cube and write it to Zarr; running it again finishes an interrupted one."""
+    items = _open_scenes(source, pattern, collection)
+    area: Any = _numbers(bbox, 4, "--bbox")
+    target = None
+    if crs is not None or resolution is not None or area is not None:
+        target = cubekit.grid(crs=crs, resolution=resolution, bbox=area or items.bbox)
+    cube = cubekit.open_cube(items, target, bands=_words(bands), mask=mask)
+    if every is not None:
+        cube = cubekit.composite(cube, every=every, how=how.value)
+    if fill is not None:
+        cube = cubekit.fill_gaps(cube, how=fill)
+    print(cubekit.write(cube, out, layout=layout.value, overwrite=overwrite))
+
+
+def _open_scenes(source: Path, pattern: list[str] | None, collection: str | None) -> "Items":
+    """Open saved items, or index a folder."""
+    if not source.is_dir():
+        return cubekit.open_items(source, collection=collection)
+    if not pattern:
+        raise OptionError(f"{source} is a folder: say how its files are named with --pattern.")
+    return cubekit.open_archive(source, pattern, collection=collection)
+
+
+@app.command()
+def info(path: Annotated[Path, typer.Argument(help="A store, a saved model, or saved items.")]) -> None:
+    """Say what a store, model or item file holds."""
+    if (path / "model.json").is_file():
+        print(cubekit.load_model(path))
+    elif path.is_dir():
+        print(cubekit.open(path, allow_incomplete=True))
+        print(cubekit.verify(path, quick=True))
+    else:
+        print(cubekit.open_items(path))
+
+
+@app.command()
+def verify(store: Annotated[Path, typer.Argument(help="A Zarr store.")]) -> None:
+    """Read every chunk of a store and name the missing and damaged ones."""
+    report = cubekit.verify(store)
+    print(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    cube: Annotated[Path, typer.Argument(help="A store made by *build*.")],
+    *,
+    labels: Annotated[str, typer.Option(help="Polygons, points or a raster of codes.")],
+    out: OutOption,
+    column: Annotated[str, typer.Option(help="Column that holds the class.")] = "class",
+    inward: Annotated[float, typer.Option(help="Shrink polygons by so many metres.")] = 0.0,
+    network: Annotated[str, typer.Option(help="Name of the network.")] = "tempcnn",
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    batch: Annotated[int, typer.Option(min=2)] = 256,
+    by: Annotated[str, typer.Option(help="Keep parts apart by blocks, groups or random.")] = "blocks",
+    buffer: Annotated[float, typer.Option(help="Metres between training and other samples.")] = 0.0,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Train a network on labelled pixels of a cube and save it with its scores."""
+    from cubekit.evaluation.accuracy import assess
+
+    opened = cubekit.open(cube)
+    table = cubekit.load_labels(labels, opened, column=column, inward=inward)
+    fitting, valid, test = cubekit.split(opened, table, by=by, buffer=buffer, seed=seed)
+    model = cubekit.fit(network, fitting, valid, epochs=epochs, batch=batch, seed=seed)
+    predicted = model.probabilities(test.physical()).argmax(axis=1)
+    print(assess(test.y, predicted, test.classes).table())
+    model.save(out)
+    print(f"saved to {out}")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A saved model.")],
+    cube: Annotated[Path, typer.Argument(help="A store with the bands and dates the model was trained on.")],
+    *,
+    out: OutOption,
+    scheduler: Annotated[
+        str | None, typer.Option(help="threads, processes, or the address of a Dask scheduler.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="How many blocks at a time.")] = None,
+) -> None:
+    """Predict a whole cube with Dask; running it again finishes an interrupted run."""
+    loaded = cubekit.load_model(model)
+    print(cubekit.predict(loaded, cubekit.open(cube), out=out, scheduler=scheduler, workers=workers))
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="A cube or a prediction.")],
+    out: Annotated[Path, typer.Argument(help="Target; the ending says the form: .tif .png .zarr .json.")],
+    *,
+    variable: Annotated[str | None, typer.Option(help="Which variable; default the main one.")] = None,
+) -> None:
+    """Write a cube or prediction as COG, picture, Zarr or STAC item."""
+    cubekit.export(cubekit.open(store), out, variable=variable)
+    print(f"wrote {out}")
+
+
+@app.command()
+def run(
+    pipeline: Annotated[str, typer.Argument(help="A pipeline file, or the name of one that ships.")],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default runs/<name>.")] = None,
+    settings: SetOption = None,
+) -> None:
+    """Run a whole job from scenes to a map and its report."""
+    result = cubekit.run(pipeline, out=out, settings=_settings(settings or []))
+    print(result)
+
+
+@app.command()
+def demo(
+    *,
+    out: OutOption = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the sample landscape.")] = 0,
+) -> None:
+    """Make a sample archive, serve it as a STAC API, and turn it into a land-cover map."""
+    from cubekit.demo import run_demo
+
+    run_demo(out, seed=seed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Words after ``cubekit``; default those of the process.
+
+    Returns
+    -------
+    int
+        0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+    import click
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    if debug:  # accepted anywhere, though it belongs to the program
+        words = ["--debug", *(word for word in words if word != "--debug")]
+    try:
+        code = app(args=words, standalone_mode=False)
+    except click.exceptions.Abort:
+        return _say("Interrupted; running the same command again goes on from here.", 130)
+    except KeyboardInterrupt:
+        return _say("Interrupted; running the same command again goes on from here.", 130)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except CubekitError as error:
+        if debug:
+            raise
+        return _say(f"{type(error).__name__}: {error}", 2 if isinstance(error, USAGE_ERRORS) else 1)
+    except Exception as error:
+        if debug:
+            raise
+        return _say(f"Unexpected {type(error).__name__}: {error}. Add --debug to see where.", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    """Print a paragraph to standard error and return an exit code."""
+    print(textwrap.fill(message, width=100, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+    return code
+
+
+def run_process() -> None:
+    """Entry point of the ``cubekit`` program."""
+    raise SystemExit(main())

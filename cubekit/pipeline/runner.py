@@ -1,0 +1,141 @@
+"""Runs a pipeline file: each step is a few lines over the public functions."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import xarray as xr
+
+from cubekit import specs
+from cubekit.errors import PipelineError
+from cubekit.pipeline import steps
+from cubekit.pipeline.schema import Pipeline, read_pipeline
+from cubekit.typing import StrPath
+
+log = logging.getLogger("cubekit")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves behind."""
+
+    folder: Path
+    """Folder that holds every file of the run."""
+
+    files: Mapping[str, Path]
+    """``cube``, ``model``, ``prediction``, ``map``, ``picture``, ``report``, ``result``."""
+
+    scores: Mapping[str, Any]
+    """Accuracy by method on the test samples, and against the reference map where one is given."""
+
+    seconds: Mapping[str, float]
+    """Time spent, by step."""
+
+
+def run(
+    pipeline: StrPath,
+    *,
+    out: StrPath | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> RunResult:
+    """Run a whole job from scenes to a map and its report.
+
+    Parameters
+    ----------
+    pipeline : str or path
+        A pipeline file, or the name of one that ships with cubekit.
+    out : str or path, optional
+        Folder for everything the run makes. Default: ``runs/<name of the file>``. Steps that lie there finished,
+        made from the same inputs and settings, are not done again.
+    settings : mapping, optional
+        Values for parameters of the file.
+
+    Returns
+    -------
+    RunResult
+        Paths, scores and times.
+
+    Raises
+    ------
+    PipelineError
+        If the file is wrong.
+    CubekitError
+        From any step; finished steps stay, and running again goes on from there.
+
+    Examples
+    --------
+    >>> import cubekit as ck
+    >>> result = ck.run("cbers_bahia", settings={"epochs": 5})  # doctest: +SKIP
+    """
+    path = _locate(pipeline)
+    spec = read_pipeline(path, settings)
+    folder = Path(out) if out is not None else Path("runs") / path.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = _Clock()
+    cube = clock.step("cube", lambda: steps.build_cube(spec, folder / "cube.zarr"))
+    labels = steps.labels_for(spec, cube)
+    samples = clock.step("samples", lambda: steps.samples_for(spec, cube, labels))
+    parts = steps.split_samples(spec, samples)
+    model = clock.step("train", lambda: steps.train(spec, parts, folder / "model"))
+    scores = clock.step("evaluate", lambda: steps.evaluate(spec, model, parts))
+    prediction = clock.step("predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr"))
+    reference = steps.compare_with_reference(spec, prediction, labels)
+    made = steps.Made(spec, cube, labels, parts, model, scores, prediction, reference, clock.seconds)
+    files = clock.step("export", lambda: steps.export_all(made, folder))
+    summary = {name: accuracy.to_dict() for name, accuracy in made.all_scores().items()}
+    (folder / "result.json").write_text(
+        json.dumps({"title": spec.title, "scores": summary, "seconds": clock.seconds}, indent=1)
+    )
+    return RunResult(folder, files | {"result": folder / "result.json"}, made.all_scores(), clock.seconds)
+
+
+def build(pipeline: StrPath, *, out: StrPath, settings: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """Run only the first step of a pipeline: scenes to a stored cube.
+
+    Parameters
+    ----------
+    pipeline : str or path
+        A pipeline file, or the name of one that ships with cubekit.
+    out : str or path
+        Where the Zarr store goes.
+    settings : mapping, optional
+        Values for parameters of the file.
+
+    Returns
+    -------
+    xarray.Dataset
+        The stored cube, opened lazily.
+    """
+    return steps.build_cube(read_pipeline(_locate(pipeline), settings), Path(out))
+
+
+def _locate(pipeline: StrPath) -> Path:
+    """Take a path as it is, and look a bare name up among the pipelines that ship."""
+    path = Path(pipeline)
+    if path.is_file():
+        return path
+    if path.suffix:
+        raise PipelineError(f"There is no pipeline file at {path}.")
+    return specs.find("pipelines", str(pipeline))
+
+
+class _Clock:
+    """Times steps and says when each begins."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def step(self, name: str, work: Any) -> Any:
+        """Do one step and note how long it took."""
+        log.info("%s", name)
+        start = monotonic()
+        result = work()
+        self.seconds[name] = round(monotonic() - start, 2)
+        return result
+
+
+__all__ = ["Pipeline", "RunResult", "build", "run"]

@@ -1,0 +1,160 @@
+"""The steps of a pipeline: each is a few lines over the public functions."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import cubekit
+from cubekit.batching.extract import extract
+from cubekit.batching.samples import Samples, read_series
+from cubekit.evaluation.accuracy import Accuracy, assess
+from cubekit.pipeline.schema import Labels, Pipeline, Source
+from cubekit.sources.items import Items
+from cubekit.training.bundle import Model
+
+log = logging.getLogger("cubekit")
+
+Parts = tuple[Samples, Samples, Samples]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Everything a run has made, for the report."""
+
+    spec: Pipeline
+    cube: xr.Dataset
+    labels: xr.Dataset | None
+    parts: Parts
+    model: Model
+    scores: Mapping[str, Accuracy]
+    prediction: xr.Dataset
+    reference: Mapping[str, Accuracy]
+    seconds: Mapping[str, float]
+
+    def all_scores(self) -> dict[str, Accuracy]:
+        """Return the scores on the test samples and against the reference map."""
+        return {**self.scores, **self.reference}
+
+
+def open_scenes(source: Source) -> Items:
+    """Find or index the scenes of a pipeline."""
+    if source.search is not None:
+        return cubekit.search(**source.search.model_dump(exclude_none=True))
+    if source.archive is not None:
+        return cubekit.open_archive(**source.archive.model_dump(exclude_none=True))
+    return cubekit.open_items(str(source.items))
+
+
+def build_cube(spec: Pipeline, path: Path) -> xr.Dataset:
+    """Open, mask, composite and fill the scenes, and write them; go on with or reuse what lies there."""
+    items = open_scenes(spec.source)
+    log.info("%d items", len(items))
+    grid = None if spec.grid is None else cubekit.grid(**spec.grid.model_dump(exclude_none=True))
+    cube = cubekit.open_cube(
+        items, grid, bands=spec.cube.bands, mask=spec.cube.mask, resampling=spec.cube.resampling
+    )
+    if spec.cube.composite is not None:
+        cube = cubekit.composite(cube, **spec.cube.composite.model_dump(exclude_none=True))
+    if spec.cube.fill is not None:
+        cube = cubekit.fill_gaps(cube, how=spec.cube.fill)
+    if spec.cube.indices:
+        cube = cubekit.add_indices(cube, spec.cube.indices)
+    return cubekit.write(cube, path, layout=spec.cube.layout)
+
+
+def labels_for(spec: Pipeline, cube: xr.Dataset) -> xr.Dataset | None:
+    """Put the labels of a pipeline on the grid of its cube."""
+    return None if spec.labels is None else _labels(spec.labels, cube)
+
+
+def _labels(labels: Labels, cube: xr.Dataset) -> xr.Dataset:
+    """Load one label section; a variable of a NetCDF file is opened by name."""
+    options = labels.model_dump(exclude_none=True, exclude={"source", "variable"})
+    return cubekit.load_labels(_label_source(labels), cube, **options)
+
+
+def _label_source(labels: Labels) -> Any:
+    """Return a path, or the named variable of a NetCDF file."""
+    if labels.variable is None:
+        return labels.source
+    with xr.open_dataset(labels.source, mask_and_scale=False, decode_coords="all") as dataset:
+        return dataset[labels.variable].load()
+
+
+def samples_for(spec: Pipeline, cube: xr.Dataset, labels: xr.Dataset | None) -> Samples:
+    """Collect labelled series, from the cube or from a table."""
+    if spec.series is not None:
+        return read_series(spec.series.source, **spec.series.model_dump(exclude_none=True, exclude={"source"}))
+    if labels is None:  # the schema demands one of the two
+        raise AssertionError
+    return extract(cube, labels)
+
+
+def split_samples(spec: Pipeline, samples: Samples) -> Parts:
+    """Split as the pipeline says."""
+    return cubekit.split(samples, **spec.split.model_dump(exclude_none=True))
+
+
+def train(spec: Pipeline, parts: Parts, folder: Path) -> Model:
+    """Train, or reuse a model made from the same samples and settings."""
+    recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts[:2]]}
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    note = folder / "recipe.sha256"
+    if note.is_file() and note.read_text() == digest:
+        log.info("model in %s was made from the same samples and settings", folder)
+        return cubekit.load_model(folder)
+    options = spec.train.model_dump(exclude_none=True, exclude={"network"})
+    model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
+    model.save(folder)
+    note.write_text(digest)
+    return model
+
+
+def evaluate(spec: Pipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
+    """Score the model and the named baselines on the test samples."""
+    from cubekit.evaluation import baselines
+
+    training, _, test = parts
+    predictions = {f"{spec.train.network} on test samples": _classes(model, test)}
+    if "random_forest" in spec.baselines:
+        forest = baselines.random_forest(training, test, seed=spec.train.seed)
+        predictions["random forest on test samples"] = forest
+    if "majority" in spec.baselines:
+        predictions["majority on test samples"] = baselines.majority(training, test)
+    return {name: assess(test.y, predicted, test.classes) for name, predicted in predictions.items()}
+
+
+def _classes(model: Model, samples: Samples) -> np.ndarray[Any, Any]:
+    """Return the class index that the model gives each sample."""
+    return np.asarray(model.probabilities(samples.physical()).argmax(axis=1))
+
+
+def predict_map(spec: Pipeline, model: Model, cube: xr.Dataset, path: Path) -> xr.Dataset:
+    """Predict the whole cube and write it; go on with or reuse what lies there."""
+    return cubekit.predict(model, cube, out=path, outputs=tuple(spec.predict.outputs))
+
+
+def compare_with_reference(
+    spec: Pipeline, prediction: xr.Dataset, labels: xr.Dataset | None
+) -> dict[str, Accuracy]:
+    """Score the map against a reference raster, where nothing was labelled."""
+    if spec.reference is None:
+        return {}
+    truth = _labels(spec.reference, prediction)
+    predicted = prediction["class"].values
+    fillvalue = prediction["class"].attrs["_FillValue"]
+    counted = (truth["label"].values >= 0) & (predicted != fillvalue)
+    if labels is not None:
+        counted &= labels["label"].values < 0
+    names = list(truth["label"].attrs["classes"])
+    order = np.array([names.index(name) for name in prediction["class"].attrs["classes"]])
+    classes = cubekit.labels.class_table(truth)
+    found = order[predicted[counted]]
+    return {"map against the truth, away from labels": assess(truth["label"].values[counted], found, classes)}

@@ -1,0 +1,94 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cubekit import specs
+from cubekit.errors import PipelineError
+from cubekit.pipeline.schema import read_pipeline
+
+MINIMAL: dict[str, Any] = {
+    "title": "t",
+    "parameters": {"epochs": 3, "where": None},
+    "source": {"items": "${where}/items.json"},
+    "labels": {"source": "${where}/labels.gpkg"},
+    "train": {"network": "tempcnn", "epochs": "${epochs}"},
+}
+
+
+def write(folder: Path, change: dict[str, Any] | None = None) -> Path:
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **(change or {})}))
+    return path
+
+
+def test_parameters_fill_references_and_keep_their_type(tmp_path: Path) -> None:
+    spec = read_pipeline(write(tmp_path), {"where": "here", "epochs": 7})
+    assert spec.source.items == "here/items.json"
+    assert spec.train.epochs == 7
+
+
+def test_a_parameter_without_value_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="--set where="):
+        read_pipeline(write(tmp_path))
+
+
+def test_an_unknown_parameter_gets_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="Did you mean 'epochs'"):
+        read_pipeline(write(tmp_path), {"epoch": 3, "where": "x"})
+
+
+def test_an_unknown_reference_gets_the_nearest_one(tmp_path: Path) -> None:
+    path = write(tmp_path, {"labels": {"source": "${wher}/x"}})
+    with pytest.raises(PipelineError, match="Did you mean 'where'"):
+        read_pipeline(path, {"where": "x"})
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"sorce": {}}, "Did you mean 'source'"),
+        ({"cube": {"compositee": {}}}, "Did you mean 'composite'"),
+        ({"train": {"network": "tempcnn", "epoch": 3}}, "Did you mean 'epochs'"),
+    ],
+)
+def test_an_unknown_key_gets_the_nearest_one_of_its_section(
+    tmp_path: Path, change: dict[str, Any], hint: str
+) -> None:
+    with pytest.raises(PipelineError, match=hint):
+        read_pipeline(write(tmp_path, change), {"where": "x"})
+
+
+def test_a_source_is_exactly_one_of_three(tmp_path: Path) -> None:
+    path = write(tmp_path, {"source": {"items": "a", "search": {"collection": "c"}}})
+    with pytest.raises(PipelineError, match="exactly one of search, archive, items"):
+        read_pipeline(path, {"where": "x"})
+
+
+def test_labels_or_series_but_not_both(tmp_path: Path) -> None:
+    path = write(tmp_path, {"series": {"source": "table.parquet"}})
+    with pytest.raises(PipelineError, match="either labels"):
+        read_pipeline(path, {"where": "x"})
+
+
+def test_a_wrong_type_is_named_with_its_value(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"train.epochs.*many"):
+        read_pipeline(write(tmp_path), {"where": "x", "epochs": "many"})
+
+
+def test_a_ready_model_gives_settings_and_keys_beside_it_win(tmp_path: Path) -> None:
+    path = write(tmp_path, {"train": {"model": "tempcnn", "epochs": 2}})
+    spec = read_pipeline(path, {"where": "x"})
+    assert spec.train.network == "tempcnn"
+    assert spec.train.arguments == {"dropout": 0.5}
+    assert spec.train.epochs == 2
+
+
+@pytest.mark.parametrize("path", sorted(specs.folder("pipelines").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_pipeline_that_ships_is_right(path: Path) -> None:
+    needed = {"api": "http://127.0.0.1:1", "bbox": [0, 0, 1, 1], "labels": "l", "truth": "t"}
+    needed |= {"classes": {1: "a"}, "colours": {"a": "#000000"}}
+    named = yaml.safe_load(path.read_text()).get("parameters", {})
+    spec = read_pipeline(path, {name: value for name, value in needed.items() if name in named})
+    assert spec.title
