@@ -9,7 +9,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-StrPath: TypeAlias = "str | PathLike[str]"
+StrPath: TypeAlias = str | PathLike[str]
 """A local path, or an address where the function says so."""
 
 BBox: TypeAlias = tuple[float, float, float, float]
