@@ -1,0 +1,148 @@
+"""Who turns an unsigned address into one that can be read: signers, looked up by name at read time.
+
+Items, graphs and stores carry unsigned addresses and the signer's name only; the reader asks for the signer
+in the process that reads.
+"""
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Final, Protocol
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from cubekit.errors import SourceError, UnknownNameError, did_you_mean
+from cubekit.security import redact
+
+SIGN_TIMEOUT: Final = 60.0
+"""Seconds that one request for a token may take, retries included."""
+
+_SIGNATURE_KEYS: Final = frozenset(
+    {"sig", "se", "st", "sp", "sv", "sr", "ske", "sks", "skt", "skv", "skoid", "sktid", "spr", "sip", "si"}
+)
+
+
+class Signer(Protocol):
+    """Makes an address readable, usually by adding a short-lived token as a query."""
+
+    def __call__(self, href: str, *, fresh: bool = False) -> str:
+        """Return the signed address; ``fresh`` drops a cached token first, for use after a 403."""
+
+
+def unsigned(href: str) -> str:
+    """Take a signature off an address.
+
+    Parameters
+    ----------
+    href : str
+        Address, signed or not.
+
+    Returns
+    -------
+    str
+        The address without Azure SAS, AWS and Google signature parameters; other parameters stay.
+    """
+    parts = urlsplit(href)
+    if parts.scheme not in {"http", "https"} or not parts.query:
+        return href
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    names = {name.lower() for name, _ in pairs}
+    azure = "sig" in names
+    kept = [
+        (name, value)
+        for name, value in pairs
+        if not (azure and name.lower() in _SIGNATURE_KEYS)
+        and not name.lower().startswith(("x-amz-", "x-goog-"))
+    ]
+    return href if len(kept) == len(pairs) else urlunsplit(parts._replace(query=urlencode(kept)))
+
+
+def signer(name: str | None) -> Signer:
+    """Look a signer up by the name that a provider's record gives.
+
+    Parameters
+    ----------
+    name : str or None
+        ``"planetary-computer"``, ``"none"``, None, or a name given to `register_signer`.
+
+    Returns
+    -------
+    Signer
+        Safe to call from several threads.
+
+    Raises
+    ------
+    UnknownNameError
+        With the nearest name.
+    """
+    key = name or "none"
+    if key not in _SIGNERS:
+        raise UnknownNameError(f"No signer named {key!r}. {did_you_mean(key, _SIGNERS)}")
+    return _SIGNERS[key]
+
+
+def register_signer(name: str, sign: Signer) -> None:
+    """Make a signer known in this process; worker processes must do the same, as in a Dask preload.
+
+    Parameters
+    ----------
+    name : str
+        What a provider's ``signer`` key says.
+    sign : Signer
+        Called for every file that is opened; it does its own caching.
+    """
+    _SIGNERS[name] = sign
+
+
+def _leave(href: str, *, fresh: bool = False) -> str:  # noqa: ARG001  (part of the protocol)
+    return href
+
+
+_PLANETARY_COMPUTER_LOCK = (
+    threading.Lock()
+)  # one token request at a time: its service answers bursts with 429
+
+
+def _planetary_computer(href: str, *, fresh: bool = False) -> str:
+    """Sign with a token that the package caches per container and renews before it ends."""
+    bare = unsigned(
+        href
+    )  # the package returns addresses unchanged that already carry a signature, even an old one
+    with _PLANETARY_COMPUTER_LOCK:
+        return _within(SIGN_TIMEOUT, lambda: _sign_with_package(bare, fresh=fresh), bare)
+
+
+def _sign_with_package(href: str, *, fresh: bool) -> str:
+    with warnings.catch_warnings():  # its settings classes use a form that pydantic 2 warns about on import
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from planetary_computer import sas
+    if fresh:
+        parts = urlsplit(href)
+        account, container = parts.netloc.split(".")[0], parts.path.lstrip("/").split("/")[0]
+        for cached in [url for url in sas.TOKEN_CACHE if url.endswith(f"/{account}/{container}")]:
+            sas.TOKEN_CACHE.pop(cached, None)
+    return str(sas.sign_url(href))
+
+
+def _within(seconds: float, work: Callable[[], str], href: str) -> str:
+    """Run work that has no time limit of its own in a thread that may be left behind."""
+    done: list[str | Exception] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except Exception as error:  # noqa: BLE001  (handed to the caller)
+            done.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="cubekit-sign")
+    thread.start()
+    thread.join(seconds)
+    if not done:
+        raise SourceError(
+            f"No token for {redact(href)} within {seconds:.0f} s: the token service hangs; try later."
+        )
+    if isinstance(done[0], Exception):
+        raise SourceError(f"No token for {redact(href)}: {redact(done[0])}") from None
+    return done[0]
+
+
+_SIGNERS: dict[str, Signer] = {"none": _leave, "planetary-computer": _planetary_computer}
