@@ -80,10 +80,11 @@ def is_valid(values: xr.DataArray, nodata: float | None) -> xr.DataArray:
     xarray.DataArray
         Booleans of the same shape and laziness; NaN is never data.
     """
-    valid = values.notnull()
+    valid: xr.DataArray = values.notnull()
     if nodata is None or np.isnan(nodata):
         return valid
-    return valid & (values != values.dtype.type(nodata))
+    other: xr.DataArray = valid & (values != values.dtype.type(nodata))
+    return other
 
 
 def to_physical(variable: xr.DataArray, *, dtype: str = "float32") -> xr.DataArray:
@@ -103,7 +104,9 @@ def to_physical(variable: xr.DataArray, *, dtype: str = "float32") -> xr.DataArr
         removed; as lazy as the input.
     """
     code = encoding_of(variable)
-    values = variable.astype(dtype) * np.dtype(dtype).type(code.scale) + np.dtype(dtype).type(code.offset)
+    values: xr.DataArray = variable.astype(dtype) * np.dtype(dtype).type(code.scale) + np.dtype(dtype).type(
+        code.offset
+    )
     values = values.where(is_valid(variable, code.nodata))
     values.attrs = {
         key: value

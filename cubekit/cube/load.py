@@ -1,0 +1,379 @@
+"""Items and a grid become a lazy cube; one task makes one block of dates, rows and columns, all its bands."""
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+from dask.delayed import delayed
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+from pyproj import Transformer
+
+from cubekit.cube.blocks import Chunks, map_blocks, normalise
+from cubekit.cube.contract import DIMS, MAIN, Encoding
+from cubekit.cube.encodings import common_encoding, harmonise, shifts
+from cubekit.cube.kernels import off_nodata
+from cubekit.cube.plan import Plan, bounds_on, default_chunks
+from cubekit.cube.quality import grow, mask_rule, masked_by
+from cubekit.cube.reader import read_onto
+from cubekit.cube.resample import RESAMPLINGS, Pixels, Resampling
+from cubekit.cube.scenes import (
+    GroupBy,
+    Table,
+    as_resampling,
+    build_table,
+    choose_layers,
+    item_times,
+    native_grid,
+    time_steps,
+)
+from cubekit.errors import CubeError, OptionError, SourceError, check_option
+from cubekit.typing import Array, BoolArray, IntArray
+
+if TYPE_CHECKING:
+    import pystac
+
+    from cubekit.catalog import Collection
+    from cubekit.cube.quality import MaskRule
+
+Chunk = int | tuple[int, ...]
+
+
+class FailedReadWarning(UserWarning):
+    """An asset could not be read; its pixels stay without data."""
+
+
+def open_cube(  # noqa: PLR0913
+    items: "Sequence[pystac.Item]",
+    grid: GeoBox | None = None,
+    *,
+    bands: Sequence[str] | None = None,
+    mask: str | Iterable[str] | None = None,
+    dilate: int = 0,
+    chunks: Mapping[str, Chunk] | None = None,
+    resampling: Resampling | Mapping[str, Resampling] = "nearest",
+    group_by: GroupBy = "solar_day",
+    dtype: Literal["float32"] | None = None,
+    on_error: Literal["raise", "record"] = "raise",
+) -> xr.Dataset:
+    """Open items as a lazy cube on a grid.
+
+    No pixel is read before the cube is computed. Scenes of one time step are laid over each other, the
+    earlier on top (then by identifier): each band of a pixel comes from the first scene that has data there
+    after masking.
+
+    Parameters
+    ----------
+    items : sequence of pystac.Item
+        Usually :class:`cubekit.sources.items.Items`, whose ``collection`` tells bands, coding and masks.
+        Addresses stay unsigned until a task reads them.
+    grid : odc.geo.geobox.GeoBox, optional
+        From :func:`cubekit.grids.grid`. Default: the grid of the files, where they share one.
+    bands : sequence of str, optional
+        Names, common names or aliases; the cube's ``band`` coordinate holds them as given. Default: the
+        default bands of the collection, else every raster asset.
+    mask : str or iterable of str, optional
+        Names of the collection's masks, such as ``"clouds"``. Masked pixels lose their data scene by scene,
+        before scenes are laid over each other; pixels that the quality band does not cover are masked too.
+    dilate : int, optional
+        Pixels of the grid by which masked areas grow.
+    chunks : mapping, optional
+        Block sizes of ``time``, ``y``, ``x``. Default: all dates in blocks of 1024 or 512 pixels a side if
+        that takes up to 128 MB, else fewer dates.
+    resampling : str or mapping of str, optional
+        For all bands, or by band with ``"*"`` for the others; the quality band is always ``"nearest"``.
+    group_by : {"solar_day", "time", "item"}
+        What becomes one time step. ``"solar_day"``: scenes of one date at the longitude of the grid, labelled
+        with that date at midnight. ``"time"``: scenes of exactly one time. ``"item"``: each item.
+    dtype : {"float32"}, optional
+        Decode to physical values with NaN; needed for bands of different coding. Default: stored integers.
+    on_error : {"raise", "record"}
+        What a missing or unreadable asset does: an error, or a warning and no data.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``data`` (time, band, y, x), lazy, in the dtype of the files, with CF attributes ``_FillValue``,
+        ``scale_factor``, ``add_offset``; attribute ``items`` lists item identifiers, ``item_shifts`` what was
+        added to their stored numbers to bring all to one coding.
+
+    Raises
+    ------
+    CubeError
+        When there are no items, none touches the grid, or bands or scenes cannot share one coding.
+    UnknownNameError
+        For an unknown band or mask, with the nearest.
+    SourceError
+        When an asset is missing; and from tasks, when one cannot be read.
+    OptionError
+        For options that are not accepted.
+
+    Notes
+    -----
+    Files are read at full resolution: overviews, whose own resampling is unknown, are not used.
+    """
+    check_option("on_error", on_error, ("raise", "record"))
+    check_option("group_by", group_by, ("solar_day", "time", "item"))
+    check_option("dtype", dtype, (None, "float32"))
+    if len(items) == 0:
+        raise CubeError("There are no items to open.")
+    collection = getattr(items, "collection", None)
+    masks = () if mask is None else (mask,) if isinstance(mask, str) else tuple(mask)
+    rule = _rule(collection, masks, dilate)
+    layers = choose_layers(items, collection, bands, quality=rule is not None)
+    count = len(layers) - (rule is not None)
+    names = [layer.name for layer in layers[:count]]
+    methods = as_resampling(resampling, names)
+    for method in methods:
+        check_option("resampling", method, RESAMPLINGS)
+    ordered = sorted(zip(item_times(items), items, strict=True), key=lambda pair: (pair[0], pair[1].id))
+    table = build_table([item for _, item in ordered], layers, items, count=count, on_error=on_error)
+    harmonise(table, count, collection)
+    box = native_grid(table, count) if grid is None else grid
+    _check_grid(box)
+    coding = common_encoding(table, count) if dtype is None else Encoding(dtype=dtype, nodata=float("nan"))
+    steps = time_steps(np.array([time for time, _ in ordered]), group_by, _longitude(box))
+    plan = _plan(table, box, steps, coding, methods=methods, rule=rule, chunks=chunks, on_error=on_error)
+    return _dataset(plan, collection, table, group_by=group_by, masks=masks)
+
+
+def _rule(collection: "Collection | None", masks: tuple[str, ...], dilate: int) -> "MaskRule | None":
+    if not masks:
+        return None
+    if collection is None or collection.quality is None:
+        raise CubeError(
+            f"mask={masks} needs a collection with quality rules; open the items with collection=…, or "
+            "leave mask out."
+        )
+    return mask_rule(collection.quality, masks, dilate=dilate)
+
+
+def _check_grid(grid: GeoBox) -> None:
+    if grid.crs is None:
+        raise OptionError("The grid has no CRS; make one with cubekit.grid.")
+    if grid.transform.b or grid.transform.d:
+        raise OptionError("The grid is rotated; a cube needs axes parallel to those of its CRS.")
+
+
+def _longitude(grid: GeoBox) -> float:
+    west, south, east, north = grid.boundingbox.bbox
+    to_degrees = Transformer.from_crs(str(grid.crs), "EPSG:4326", always_xy=True)
+    return float(to_degrees.transform((west + east) / 2, (south + north) / 2)[0])
+
+
+def _plan(
+    table: Table,
+    grid: GeoBox,
+    steps: Array,
+    coding: Encoding,
+    *,
+    methods: tuple[str, ...],
+    rule: "MaskRule | None",
+    chunks: Mapping[str, Chunk] | None,
+    on_error: str,
+) -> Plan:
+    """Put what is known about the scenes that touch the grid into one record, in the order of their dates."""
+    count = len(methods)
+    bounds = _bounds(table, count, grid)
+    inside = np.flatnonzero((bounds[:, 2] > bounds[:, 0]) & (bounds[:, 3] > bounds[:, 1]))
+    if inside.size == 0:
+        raise CubeError(
+            f"None of the {len(table.items)} items touches the grid ({grid.boundingbox.bbox} in "
+            f"{grid.crs}): compare "
+            "the places of items and grid."
+        )
+    order = inside[np.argsort(steps[inside], kind="stable")]
+    times, time_of = np.unique(steps[order], return_inverse=True)
+    return Plan(
+        grid=grid,
+        bands=tuple(layer.name for layer in table.layers[:count]),
+        encoding=coding,
+        times=times,
+        chunks=_chunks(chunks, len(times), count, grid, coding.dtype),
+        scenes=tuple(table.items[scene].id for scene in order),
+        time_of=time_of.astype(np.int32),
+        bounds=bounds[order].astype(np.int32),
+        forms=tuple(table.forms),
+        form_of=table.form_of[order],
+        hrefs=tuple(table.hrefs[scene] for scene in order),
+        assets=tuple(table.assets[scene] for scene in order),
+        shifts=shifts(table, count, coding)[order],
+        signer=table.signer,
+        resampling=methods,
+        mask=rule,
+        on_error=on_error,
+    )
+
+
+def _bounds(table: Table, count: int, grid: GeoBox) -> IntArray:
+    """Return the part of the grid that each scene may cover, shape (scene, 4)."""
+    boxes = {id(form.geobox): form.geobox for form in table.forms}
+    known = {key: bounds_on(box, grid) for key, box in boxes.items()}
+    by_form = np.array([known[id(form.geobox)] for form in table.forms] + [(*grid.shape, 0, 0)])
+    corners = by_form[table.form_of[:, :count]]  # MISSING picks the last: nothing
+    return np.concatenate([corners[..., :2].min(axis=1), corners[..., 2:].max(axis=1)], axis=1)
+
+
+def _chunks(chunks: Mapping[str, Chunk] | None, times: int, bands: int, grid: GeoBox, dtype: str) -> Chunks:
+    given = dict(chunks or {})
+    for name in given:
+        check_option("chunks", name, ("time", "band", "y", "x"))
+    if given.pop("band", -1) not in (-1, bands, (bands,)):
+        raise OptionError(f"chunks: all {bands} bands of a pixel stay in one block; leave 'band' out.")
+    default = default_chunks(times, bands, grid.shape.yx, np.dtype(dtype).itemsize)
+    sizes = [given.get(name, size) for name, size in zip(("time", "y", "x"), default, strict=True)]
+    t, y, x = normalise(sizes, (times, *grid.shape.yx), dtype)
+    return t, (bands,), y, x
+
+
+def _dataset(
+    plan: Plan, collection: "Collection | None", table: Table, *, group_by: str, masks: tuple[str, ...]
+) -> xr.Dataset:
+    token = tokenize(plan.hrefs, plan.forms, plan.form_of, plan.grid, plan.encoding, plan.chunks, plan.times)
+    token = tokenize(token, plan.time_of, plan.shifts, plan.mask, plan.resampling, plan.signer, plan.on_error)
+    # One key of the graph holds the plan; tasks refer to it, so that it travels to each worker once.
+    held = delayed(plan, name=f"plan-{token}", traverse=False)
+    array = map_blocks(
+        load_block,
+        chunks=plan.chunks,
+        dtype=plan.encoding.dtype,
+        options={"plan": held},
+        name=f"cube-{token}",
+    )
+    space = xr_coords(plan.grid, dims=("y", "x"))
+    data = xr.DataArray(
+        array,
+        dims=DIMS,
+        coords={"time": plan.times, "band": list(plan.bands), **space},
+        attrs={**plan.encoding.attrs(), "grid_mapping": "spatial_ref"},
+    )
+    known = {layer.name: layer.record and layer.record.common_name for layer in table.layers}
+    common = {name: known[name] for name in plan.bands if known[name]}
+    attrs: dict[str, Any] = {
+        "title": collection.title if collection is not None else "cube",
+        "collection": collection.name if collection is not None else "",
+        "group_by": group_by,
+        "mask": "+".join(masks),
+        "resampling": list(plan.resampling),
+        "items": list(plan.scenes),
+        "item_shifts": plan.shifts.max(axis=1).tolist(),
+        "common_names": json.dumps(common),  # text, because NetCDF has no nested attributes
+    }
+    return xr.Dataset({MAIN: data}, attrs=attrs)
+
+
+def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
+    """Make one block of a cube.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the whole cube.
+    block_id : tuple of int
+        Number of the block along time, band, y and x.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (time, band, y, x), coded as the plan says.
+
+    Raises
+    ------
+    SourceError
+        When an asset cannot be read and failures are not to be recorded.
+    """
+    times, rows, cols = plan.region(block_id)
+    target = plan.grid[rows, cols]
+    shape = (len(plan.bands), *target.shape.yx)
+    dtype = np.dtype(plan.encoding.dtype)
+    fill = np.nan if plan.encoding.nodata is None else plan.encoding.nodata
+    block = np.full((times.stop - times.start, *shape), dtype.type(fill), dtype)
+    for step in range(times.start, times.stop):
+        scenes = plan.touching(step, rows, cols)
+        if scenes.size:
+            _fuse(plan, scenes.tolist(), target, block[step - times.start])
+    return block
+
+
+def _fuse(plan: Plan, scenes: list[int], target: GeoBox, out: Array) -> None:
+    """Lay the scenes of one time step over each other, the first one on top."""
+    wanted = np.ones(out.shape, bool)
+    for scene in scenes:
+        hidden = _hidden(plan, scene, target)
+        if hidden is not None and hidden.all():
+            continue
+        for band in range(len(plan.bands)):
+            pixels = _read(plan, scene, band, target)
+            if pixels is None:
+                continue
+            take = pixels.valid & wanted[band]
+            if hidden is not None:
+                take &= ~hidden
+            np.copyto(out[band], _recode(plan, scene, band, pixels.values, take), where=take)
+            wanted[band] &= ~take
+        if not wanted.any():
+            return
+
+
+def _hidden(plan: Plan, scene: int, target: GeoBox) -> BoolArray | None:
+    """Return what the quality band of a scene masks; None where no mask is asked for."""
+    if plan.mask is None:
+        return None
+    halo = plan.mask.dilate  # masked areas beyond the block grow into it
+    pixels = _read(plan, scene, len(plan.bands), target.pad(halo) if halo else target)
+    if pixels is None:
+        return np.ones(target.shape, bool)
+    inner = (slice(halo, halo + target.shape.y), slice(halo, halo + target.shape.x))
+    masked = masked_by(pixels.values, plan.mask) & pixels.valid
+    return (grow(masked, halo) if halo else masked)[inner] | ~pixels.valid[inner]
+
+
+def _read(plan: Plan, scene: int, layer: int, target: GeoBox) -> Pixels | None:
+    """Read one asset onto a block; None where it is missing, or has failed and that is to be recorded."""
+    source = plan.source(scene, layer)
+    if source is None:
+        return None
+    method = plan.resampling[layer] if layer < len(plan.bands) else "nearest"
+    try:
+        return read_onto(source, target, resampling=method, every_value=layer == len(plan.bands))
+    except SourceError as error:
+        if plan.on_error == "raise":
+            raise
+        warnings.warn(str(error), FailedReadWarning, stacklevel=2)
+        return None
+
+
+def _recode(plan: Plan, scene: int, band: int, values: Array, valid: BoolArray) -> Array:
+    """Bring stored numbers of a scene to the coding of the cube."""
+    coding, form = plan.encoding, plan.forms[plan.form_of[scene, band]]
+    dtype = np.dtype(coding.dtype)
+    if dtype.kind == "f":
+        if (form.scale, form.offset) == (coding.scale, coding.offset):
+            return values.astype(dtype, copy=False)
+        physical = values * form.scale + form.offset
+        return np.asarray((physical - coding.offset) / coding.scale, dtype)
+    result, shift = values, int(plan.shifts[scene, band])
+    if values.dtype != dtype or shift:
+        limits = np.iinfo(dtype)
+        whole = values.astype(np.int64) if values.dtype.kind in "ui" else np.rint(values)
+        # Saturated pixels stay at the end of the range instead of wrapping round.
+        result = np.clip(whole + shift, limits.min, limits.max).astype(dtype)
+    if plan.resampling[band] != "nearest":
+        return off_nodata(result, coding.nodata)
+    if form.nodata != coding.nodata and bool((valid & (result == coding.nodata)).any()):
+        raise SourceError(_fill_is_data(plan, scene, band))
+    return result
+
+
+def _fill_is_data(plan: Plan, scene: int, band: int) -> str:
+    """Say that a scene holds as data what means "no data" in the cube."""
+    source = plan.source(scene, band)
+    label = plan.scenes[scene] if source is None else source.label
+    return (
+        f"{label}: holds {plan.encoding.nodata:g} as data, which means 'no data' in this cube. State the "
+        "true nodata of the files (open_archive(nodata=…) or raster:bands), or open with dtype='float32'."
+    )

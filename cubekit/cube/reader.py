@@ -1,0 +1,446 @@
+"""Read one asset onto a grid: signed when it is read, checked against its metadata, retried, bounded."""
+
+import logging
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from cubekit.cube.kernels import valid_in
+from cubekit.cube.resample import (
+    Pixels,
+    Window,
+    positions,
+    sample_bilinear,
+    sample_nearest,
+    to_pixels,
+    warp,
+    window_of,
+)
+from cubekit.errors import CubekitError, MetadataMismatchError, SourceError
+from cubekit.security import redact
+
+_log = logging.getLogger(__name__)
+
+GDAL_SETTINGS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GDAL_HTTP_LOW_SPEED_TIME": "20",
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+}
+"""Limits of every read; the environment variables of the same names win."""
+
+MAX_TRIES = 4
+"""Openings of one asset before its reading counts as failed."""
+
+MAX_SECONDS = 180.0
+"""No try starts later than this after the first."""
+
+MAX_WINDOW = 64 * 2**20
+"""Source pixels read at once; larger blocks are read in parts."""
+
+_DRIVERS = {
+    "image/tiff": ("GTiff",),
+    "image/vnd.stac.geotiff": ("GTiff",),
+    "image/geotiff": ("GTiff",),
+    "image/jp2": ("JP2OpenJPEG", "JP2KAK", "JP2Grok"),
+    "image/png": ("PNG",),
+    "image/jpeg": ("JPEG",),
+    "application/netcdf": ("netCDF",),
+    "application/x-netcdf": ("netCDF",),
+    "application/x-hdf5": ("netCDF", "HDF5", "HDF5Image"),
+    "application/x-hdf": ("netCDF", "HDF5", "HDF5Image"),
+    "application/x-hdf4": ("HDF4", "HDF4Image"),
+}
+_SUFFIXES = {
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".jp2": "image/jp2",
+    ".j2k": "image/jp2",
+    ".nc": "application/netcdf",
+    ".nc4": "application/netcdf",
+    ".h5": "application/x-hdf5",
+    ".hdf5": "application/x-hdf5",
+    ".hdf": "application/x-hdf4",
+    ".png": "image/png",
+}
+_ANY = ("GTiff", "JP2OpenJPEG", "netCDF")  # formats that open no other file
+_MARGIN = {"nearest": 0, "bilinear": 1}
+_RADIUS = 3  # of the widest kernel that GDAL is asked for, in source pixels at scale 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How an asset is expected to look; many assets share one form."""
+
+    geobox: GeoBox
+    """Grid of the file."""
+
+    dtype: str
+    """NumPy type of the stored numbers."""
+
+    nodata: float | None = None
+    """Stored value without data, from item or catalog; the file's own where that says nothing."""
+
+    nodata_given: bool = False
+    """Whether the user has set `nodata` against what the file says."""
+
+    scale: float = 1.0
+    """Factor to physical values."""
+
+    offset: float = 0.0
+    """Added after the factor."""
+
+    band: int = 1
+    """One-based band within the file."""
+
+    variable: str | None = None
+    """Variable within a NetCDF or HDF file."""
+
+    drivers: tuple[str, ...] = _ANY
+    """GDAL drivers that may open the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One asset of one item."""
+
+    href: str
+    """Unsigned address or path."""
+
+    form: Form
+    """What it should be."""
+
+    item: str
+    """Identifier of the item, for messages."""
+
+    asset: str
+    """Asset key, for messages."""
+
+    signer: str | None = None
+    """Name of the signer to call when reading."""
+
+    @property
+    def label(self) -> str:
+        """Say which asset of which item."""
+        return f"item {self.item!r}, asset {self.asset!r} ({redact(self.href)})"
+
+
+def drivers_for(href: str, media_type: str | None) -> tuple[str, ...]:
+    """Choose the GDAL drivers that may open a file.
+
+    Parameters
+    ----------
+    href : str
+        Address; its suffix decides where the media type is unknown.
+    media_type : str or None
+        Of the asset.
+
+    Returns
+    -------
+    tuple of str
+        Never drivers that open other files, such as VRT, whatever the file holds.
+    """
+    kind = (media_type or "").split(";")[0].strip().lower()
+    if kind not in _DRIVERS:
+        path = href.split("?", maxsplit=1)[0].split("#", maxsplit=1)[0]
+        kind = _SUFFIXES.get(os.path.splitext(path)[1].lower(), "")  # noqa: PTH122  (addresses too)
+    return _DRIVERS.get(kind, _ANY)
+
+
+def read_onto(
+    source: Source, target: GeoBox, *, resampling: str = "nearest", every_value: bool = False
+) -> Pixels:
+    """Read one band of one asset onto a block of a grid.
+
+    Parameters
+    ----------
+    source : Source
+        What to read and what to expect.
+    target : odc.geo.geobox.GeoBox
+        Block, axis-parallel.
+    resampling : str
+        One of :data:`cubekit.cube.resample.RESAMPLINGS`.
+    every_value : bool
+        Take nodata for data, as codes of a quality band are.
+
+    Returns
+    -------
+    Pixels
+        Shape of the block. With ``nearest`` in the dtype of the source, else floats; not valid outside the
+        source and where it holds nodata. The same for a pixel whatever block it is read in (except for
+        kernels that run in GDAL, up to an eighth of a source pixel).
+
+    Raises
+    ------
+    SourceError
+        When the file cannot be opened or read after all tries; names item and asset, shows no signature.
+    MetadataMismatchError
+        When type, CRS, size, position or nodata of the file differ from what the item says.
+    """
+    where = positions(source.form.geobox, target)
+    margin = _MARGIN[resampling] if resampling in _MARGIN else _kernel_margin(source.form.geobox, target)
+    window = window_of(where, source.form.geobox.shape.yx, margin)
+    if window is None:
+        return Pixels(np.zeros(target.shape, source.form.dtype), np.zeros(target.shape, bool))
+    if window.size > MAX_WINDOW and max(target.shape) > 1:
+        return _read_in_parts(source, target, resampling, every_value=every_value)
+    pixels = read_window(source, window)
+    if every_value:
+        pixels = Pixels(pixels.values, np.ones_like(pixels.valid))
+    if resampling == "nearest":
+        return sample_nearest(pixels, window, where)
+    if resampling == "bilinear":
+        return sample_bilinear(pixels, window, where)
+    part = source.form.geobox[window.top : window.bottom, window.left : window.right]
+    return warp(pixels, part, target, resampling)
+
+
+def _kernel_margin(source: GeoBox, target: GeoBox) -> int:
+    """Return how far kernels of GDAL reach, in source pixels, when one target pixel covers many of them."""
+    middle = target[
+        target.shape.y // 2 : target.shape.y // 2 + 1, target.shape.x // 2 : target.shape.x // 2 + 1
+    ]
+    here, there = positions(source, middle), positions(source, middle.pad(1))
+    with np.errstate(invalid="ignore"):
+        reach = max(np.nanmax(np.abs(there.rows - here.rows)), np.nanmax(np.abs(there.cols - here.cols)))
+    return int(np.ceil(_RADIUS * max(reach, 1.0))) + 1 if np.isfinite(reach) else _RADIUS
+
+
+def _read_in_parts(source: Source, target: GeoBox, resampling: str, *, every_value: bool) -> Pixels:
+    axis = int(np.argmax(target.shape))
+    half = target.shape[axis] // 2
+    cuts = (slice(None, half), slice(half, None))
+    parts = [
+        read_onto(
+            source,
+            target[cut] if axis == 0 else target[:, cut],
+            resampling=resampling,
+            every_value=every_value,
+        )
+        for cut in cuts
+    ]
+    return Pixels(
+        np.concatenate([part.values for part in parts], axis=axis),
+        np.concatenate([part.valid for part in parts], axis=axis),
+    )
+
+
+def read_window(source: Source, window: Window) -> Pixels:
+    """Read a window of one band, after the file has been checked.
+
+    Parameters
+    ----------
+    source : Source
+        What to read and what to expect.
+    window : Window
+        Rows and columns of the source.
+
+    Returns
+    -------
+    Pixels
+        Stored numbers in the dtype of the source, and which of them are data.
+
+    Raises
+    ------
+    SourceError, MetadataMismatchError
+        As :func:`read_onto`.
+    """
+
+    def read(file: DatasetReader) -> Pixels:
+        _check(source, file)
+        values = file.read(
+            source.form.band, window=((window.top, window.bottom), (window.left, window.right))
+        )
+        nodata = source.form.nodata
+        return Pixels(
+            values, valid_in(values, file.nodatavals[source.form.band - 1] if nodata is None else nodata)
+        )
+
+    return with_file(source, read)
+
+
+def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
+    """Open an asset and use it, trying again after failures that may pass.
+
+    Parameters
+    ----------
+    source : Source
+        What to open.
+    use : callable
+        Gets the open file; may be called again on a fresh one.
+
+    Returns
+    -------
+    object
+        What `use` returns.
+
+    Raises
+    ------
+    SourceError
+        When every try fails.
+    """
+    start = time.monotonic()
+    remote = "://" in source.href and not source.href.startswith("file://")
+    failure = ""
+    for attempt in range(MAX_TRIES):
+        name = ""
+        try:
+            name = _gdal_name(source, fresh=_refused(failure))
+            with rasterio.Env(**_settings()), _open(name, source) as file:
+                return use(file)
+        except CubekitError:
+            raise
+        except (RasterioError, OSError, ValueError) as error:
+            failure = _explain(error, name, source.href)
+        # Outside the handler, so that no traceback carries the signed address along.
+        last = attempt + 1 == MAX_TRIES or time.monotonic() - start > MAX_SECONDS
+        if last or not remote or not _may_pass(failure, attempt):
+            break
+        _forget(name, source)
+        _log.warning("%s: %s Try %d of %d.", source.label, failure, attempt + 2, MAX_TRIES)
+        time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
+    raise SourceError(f"Cannot read {source.label}: {failure} {_next_step(failure, remote=remote)}")
+
+
+def _open(name: str, source: Source) -> DatasetReader:
+    # rasterio.open takes one driver only; without any GDAL chooses by content, and opens a VRT named .tif.
+    return DatasetReader(name, driver=list(source.form.drivers), sharing=False)
+
+
+def _settings() -> dict[str, str]:
+    return {key: value for key, value in GDAL_SETTINGS.items() if key not in os.environ}
+
+
+def _gdal_name(source: Source, *, fresh: bool) -> str:
+    """Return what to hand to GDAL: signed, and naming the variable."""
+    href = source.href
+    if href.lower().startswith(("/vsi", "<")):
+        raise SourceError(f"{source.label}: virtual files are not read; give a path or an address.")
+    if source.signer is not None:
+        from cubekit.sources.signing import signer
+
+        href = signer(source.signer)(href, fresh=fresh)
+    if source.form.variable is not None:
+        path = href.removeprefix("file://")
+        kind = "netcdf" if "netCDF" in source.form.drivers else "hdf5"
+        return f'{kind}:"{path}":{source.form.variable}'
+    return href
+
+
+def _forget(name: str, source: Source) -> None:
+    """Make GDAL drop what it remembers of a file: it answers from its memory of a failure otherwise."""
+    uncached = rasterio.Env(**_settings(), CPL_VSIL_CURL_NON_CACHED="/vsi")
+    with suppress(RasterioError, OSError, ValueError), uncached, _open(name, source):
+        pass  # GDAL drops it when the file is closed, or has failed to open
+
+
+def _explain(error: Exception, name: str, href: str) -> str:
+    text = str(error) or type(error).__name__
+    cause = error.__cause__ or error.__context__
+    if cause is not None and str(cause) not in text:
+        text = f"{text}; {cause}"
+    for shown in (name, name.split("?", maxsplit=1)[0]):
+        text = text.replace(shown, href) if shown else text
+    return redact(text).strip().rstrip(".") + "."
+
+
+def _refused(failure: str) -> bool:
+    """Tell whether a signature may have ended; GDAL hides a refusal half way through opening."""
+    return any(sign in failure for sign in ("code: 401", "code: 403", "not recognized as"))
+
+
+def _may_pass(failure: str, attempt: int) -> bool:
+    """Tell whether trying again makes sense."""
+    if any(code in failure for code in ("response code: 404", "response code: 410", "does not exist")):
+        return False
+    # What GDAL says of a login page, and also of a refusal half way through opening: once more, no storm.
+    return not (_refused(failure) and attempt > 0)
+
+
+def _next_step(failure: str, *, remote: bool) -> str:
+    if "not recognized as" in failure:
+        return (
+            "The answer is not a raster of the stated type (a login page, a refusal, or another format): "
+            "check the address, the access rights and the asset's media type."
+        )
+    if "response code: 40" in failure or "No such file" in failure or "does not exist" in failure:
+        return "Check that the file exists and may be read; search again for fresh items."
+    return "Run again later, or open the cube with on_error='record' to go on without it." if remote else ""
+
+
+def _check(source: Source, file: DatasetReader) -> None:
+    """Raise where a file is not what its item says."""
+    form = source.form
+    if form.band > file.count:
+        raise _mismatch(source, "number of bands", file.count, f"at least {form.band}")
+    dtype = file.dtypes[form.band - 1]
+    if dtype != form.dtype:
+        raise _mismatch(source, "data type", dtype, form.dtype)
+    if file.shape != form.geobox.shape.yx:
+        raise _mismatch(source, "size (rows, columns)", file.shape, form.geobox.shape.yx)
+    if file.crs is None:
+        raise _mismatch(source, "CRS", "none", form.geobox.crs)
+    if not _same_crs(file.crs.to_wkt(), str(form.geobox.crs)):
+        raise _mismatch(source, "CRS", file.crs.to_string(), form.geobox.crs)
+    if file.transform != form.geobox.transform and not _same_place(file.transform, form.geobox):
+        raise _mismatch(source, "transform", tuple(file.transform)[:6], tuple(form.geobox.transform)[:6])
+    nodata = file.nodatavals[form.band - 1]
+    stated = None if form.nodata_given else form.nodata
+    if nodata is not None and stated is not None and not _same_number(nodata, stated, form.dtype):
+        raise _mismatch(source, "nodata", nodata, form.nodata)
+
+
+def _mismatch(source: Source, what: str, found: object, expected: object) -> MetadataMismatchError:
+    return MetadataMismatchError(
+        f"{source.label}: the {what} of the file is {found}, its metadata says {expected}. "
+        "Correct the item (or the catalog, or the arguments of open_archive), or leave this item out."
+    )
+
+
+@lru_cache(maxsize=256)
+def _same_crs(one: str, other: str) -> bool:
+    """Tell whether two CRSs are one, names and axis order aside."""
+    from pyproj import CRS
+
+    first, second = CRS(one), CRS(other)
+    if first.equals(second, ignore_axis_order=True):
+        return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that PROJ strings say less than WKT
+        texts = {first.to_proj4(), second.to_proj4()}
+    return len(texts) == 1 and texts != {""}
+
+
+def _same_place(found: Affine, box: GeoBox) -> bool:
+    """Tell whether a transform puts the pixels of a grid within a hundredth of a pixel of where they are."""
+    cols, rows = np.array([0.0, box.shape.x, 0.0]), np.array([0.0, 0.0, box.shape.y])
+    x, y = found.a * cols + found.b * rows + found.c, found.d * cols + found.e * rows + found.f
+    there = to_pixels(box, x, y)
+    return bool(np.abs([there.cols - cols, there.rows - rows]).max() < 1e-2)  # noqa: PLR2004
+
+
+def _same_number(one: float, other: float, dtype: str) -> bool:
+    if np.isnan(one) or np.isnan(other):
+        return bool(np.isnan(one) and np.isnan(other))
+    if np.dtype(dtype).kind == "f":
+        return bool(np.dtype(dtype).type(one) == np.dtype(dtype).type(other))
+    return one == other
