@@ -1,0 +1,6 @@
+"""Reference labels on a grid: polygons, points and rasters become class indices with a class table."""
+
+from cubekit.labels.classes import ClassTable, class_table
+from cubekit.labels.load import load_labels
+
+__all__ = ["ClassTable", "class_table", "load_labels"]
