@@ -1,0 +1,216 @@
+"""Open a finished store lazily and not decoded; refuse one that is unfinished or asks for too much."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from dask.base import tokenize
+from xarray.coders import CFDatetimeCoder
+from zarr.storage import LocalStore
+
+from cubekit.errors import IncompleteStoreError, StoreError
+from cubekit.store.layout import SPACE
+from cubekit.store.mark import read_mark
+from cubekit.store.metadata import user_attributes
+from cubekit.store.objects import ROOT, SIDE, Objects, WholeView
+from cubekit.store.place import beside, local
+from cubekit.store.trust import check_trusted
+from cubekit.typing import Array, StrPath
+
+_READ_BYTES = 64e6
+
+
+def open_store(
+    path: StrPath, *, allow_incomplete: bool = False, chunks: Literal["auto"] | Mapping[str, int] = "auto"
+) -> xr.Dataset:
+    """Open a store as a lazy cube of stored numbers.
+
+    Nothing is decoded: integers stay integers, with ``_FillValue``, ``scale_factor`` and ``add_offset`` in
+    the attributes (`xarray.open_zarr` decodes the same store to floats). Reading a chunk that is missing or
+    damaged raises.
+
+    Parameters
+    ----------
+    path : path-like
+        Local folder that `write` made, or any Zarr store (v2 or v3) with ``allow_incomplete``.
+    allow_incomplete : bool, optional
+        Open also what carries no completion mark: a half-written store, whose missing parts read as nodata,
+        or one that cubekit did not write.
+    chunks : "auto" or mapping, optional
+        Dask chunks. Default: whole objects (shards) of about 64 MB. A mapping gives dimensions other lengths.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``time`` as datetime64[ns]; the CRS in coordinate ``spatial_ref``.
+
+    Raises
+    ------
+    IncompleteStoreError
+        If the store carries no completion mark.
+    StoreError
+        If there is no store, or its metadata is damaged.
+    SecurityError
+        If it asks for a codec, type or size that is not accepted.
+    """
+    folder = local(path)
+    objects = Objects.at(folder)
+    root = objects.read(ROOT)
+    mark = _mark(folder, root)
+    if mark.get("state") != "complete" and not allow_incomplete:
+        raise IncompleteStoreError(_incomplete(folder, mark))
+    check_trusted(objects, str(folder))
+    try:
+        cube = xr.open_zarr(
+            LocalStore(folder, read_only=True),
+            chunks=None,
+            consolidated=_is_consolidated(objects, root),
+            mask_and_scale=False,
+            decode_times=CFDatetimeCoder(time_unit="ns"),
+            decode_timedelta=False,
+            decode_coords="all",
+        )
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise StoreError(f"{folder} cannot be opened: {error}. Run cubekit.verify.") from error
+    return _arranged(cube, folder, mark, chunks)
+
+
+class StoredArray:
+    """A variable of a store as an array that Dask cuts into blocks; small when pickled.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the store.
+    name : str
+        Of the variable.
+    plan : str or None
+        Digest that the store must still have when it is read; None for a store without the completion mark.
+    like : xarray.Variable
+        Gives shape and type.
+    """
+
+    def __init__(self, folder: Path, name: str, plan: str | None, like: xr.Variable) -> None:
+        self.folder, self.name, self.plan = folder, name, plan
+        self.shape, self.dtype, self.ndim = like.shape, like.dtype, like.ndim
+
+    def __getitem__(self, window: tuple[slice, ...]) -> Array:
+        """Read a window; an error says which."""
+        try:
+            root = (self.folder / ROOT if self.plan else self.folder).stat()
+            return np.asarray(
+                _array(self.folder, self.name, self.plan, (root.st_ino, root.st_mtime_ns))[window]
+            )
+        except Exception as error:
+            where = ", ".join(f"{part.start}:{part.stop}" for part in window)
+            raise StoreError(
+                f"{self.folder}: variable {self.name!r} cannot be read at [{where}]: {error}. "
+                "Run cubekit.verify to see which chunks are damaged."
+            ) from error
+
+
+@lru_cache(maxsize=64)
+def _array(folder: Path, name: str, plan: str | None, stamp: tuple[int, int]) -> Any:  # noqa: ARG001
+    """Open one variable, once in each process, and again when the stamp of the store has changed."""
+    store = LocalStore(folder, read_only=True)
+    if plan is None:
+        return zarr.open_group(store, mode="r")[name]
+    if _mark(folder, Objects(store).read(ROOT)).get("plan") != plan:
+        raise StoreError("the store has been replaced since it was opened; open it again")
+    return zarr.open_group(WholeView(store), mode="r")[name]
+
+
+def _mark(folder: Path, root: bytes | None) -> dict[str, Any]:
+    """Read the mark; complain where there is no store at all."""
+    if root is not None:
+        return read_mark(root, str(folder))
+    if (folder / SIDE).is_dir():
+        return {"state": "building"}
+    if any((folder / name).is_file() for name in (".zgroup", ".zattrs", ".zmetadata")):
+        return {}
+    if beside(folder, "previous").is_dir():
+        raise StoreError(f"Replacing {folder} was interrupted between two renames: run write again.")
+    raise StoreError(f"No store at {folder}.")
+
+
+def _incomplete(folder: Path, mark: Mapping[str, Any]) -> str:
+    """Say why a store is refused."""
+    if mark.get("state") == "building":
+        return (
+            f"{folder} is not finished. Run the same write or build again: it goes on where it stopped. "
+            "allow_incomplete=True opens it as it is; missing parts read as nodata."
+        )
+    return f"{folder} carries no completion mark of cubekit. allow_incomplete=True opens it nevertheless."
+
+
+def _is_consolidated(objects: Objects, root: bytes | None) -> bool:
+    """Tell whether all metadata lies in one document."""
+    if root is None:
+        return objects.size(".zmetadata") is not None
+    return bool(json.loads(root).get("consolidated_metadata"))
+
+
+def _arranged(
+    cube: xr.Dataset, folder: Path, mark: Mapping[str, Any], chunks: Literal["auto"] | Mapping[str, int]
+) -> xr.Dataset:
+    """Make large variables lazy, load small ones, and leave out what the store itself added."""
+    plan = mark["plan"] if mark.get("state") == "complete" else None
+    large = {str(name): variable for name, variable in cube.variables.items() if variable.ndim > 1}
+    sides = _sides(large) | ({} if chunks == "auto" else dict(chunks))
+    for name, variable in cube.variables.items():
+        if name in large:
+            cube[name] = _lazy(folder, str(name), variable, plan, sides)
+        elif variable.dtype.kind in "OT":
+            cube[name] = (variable.dims, np.array(variable.values.tolist(), dtype=str), variable.attrs)
+    for name in set(cube.variables) - set(large):
+        cube.variables[name].load()
+    cube.attrs = user_attributes(cube.attrs)
+    return cube
+
+
+def _lazy(
+    folder: Path, name: str, variable: xr.Variable, plan: str | None, sides: Mapping[str, int]
+) -> xr.Variable:
+    """Return a variable that is read block by block."""
+    steps = zip(variable.dims, variable.shape, _object(variable), strict=True)
+    blocks = tuple(min(size, sides.get(str(dim), step)) for dim, size, step in steps)
+    if (
+        variable.encoding.get("dtype", variable.dtype) != variable.dtype
+    ):  # xarray decodes it: dates, CF booleans
+        return variable.chunk(dict(zip(variable.dims, blocks, strict=True)))
+    token = tokenize(str(folder), plan or uuid4().hex, name, blocks)
+    lazy = da.from_array(  # type: ignore[no-untyped-call]
+        StoredArray(folder, name, plan, variable),
+        blocks,
+        name=f"{name}-{token}",
+        inline_array=True,
+        fancy=False,
+        meta=np.empty((0,) * variable.ndim, variable.dtype),
+    )
+    mapping = {key: value for key, value in variable.encoding.items() if key == "grid_mapping"}
+    return xr.Variable(variable.dims, lazy, variable.attrs, mapping)
+
+
+def _sides(large: Mapping[str, xr.Variable]) -> dict[str, int]:
+    """Choose lengths along y and x that are whole objects of the largest variable, of about 64 MB."""
+    heavy = max(large.values(), key=lambda variable: variable.nbytes, default=None)
+    if heavy is None or heavy.dims[-2:] != SPACE:
+        return {}
+    *lead, high, wide = _object(heavy)
+    square, times = heavy.dtype.itemsize * prod(lead) * high * wide, 1
+    while square * (2 * times) ** 2 <= _READ_BYTES and times * max(high, wide) < max(heavy.shape[-2:]):
+        times *= 2
+    return {"y": high * times, "x": wide * times}
+
+
+def _object(variable: xr.Variable) -> tuple[int, ...]:
+    """Return the shape of the objects that a variable lies in."""
+    return tuple(variable.encoding.get("shards") or variable.encoding.get("chunks") or variable.shape)

@@ -1,0 +1,116 @@
+"""Where a store lies on disk, what is there already, and how a new cube takes the place of an old one."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from cubekit.errors import StoreError
+from cubekit.store.mark import read_mark
+from cubekit.store.objects import ROOT, SIDE, Objects
+from cubekit.store.plan import PLAN
+from cubekit.typing import StrPath
+
+State = Literal["absent", "building", "complete", "foreign"]
+"""What is at a path: nothing, an unfinished store of ours, a finished one, somebody else's Zarr store."""
+
+
+class Found(NamedTuple):
+    """What is at a path."""
+
+    state: State
+    plan: dict[str, Any]
+    """Empty where there is none, or it is damaged."""
+
+
+def local(path: StrPath) -> Path:
+    """Return the folder that a path names.
+
+    Parameters
+    ----------
+    path : path-like
+        Local; ``~`` is expanded.
+
+    Returns
+    -------
+    pathlib.Path
+        Absolute.
+
+    Raises
+    ------
+    StoreError
+        For an address of another kind.
+    """
+    if "://" in str(path):
+        scheme = str(path).partition("://")[0]
+        raise StoreError(
+            f"Stores lie in local folders; {scheme}:// is not supported yet. Copy the finished one."
+        )
+    return Path(path).expanduser().absolute()
+
+
+def beside(path: Path, what: Literal["lock", "next", "previous"]) -> Path:
+    """Return the hidden neighbour of a store: its lock, its successor being built, or its predecessor."""
+    return path.with_name(f".{path.name}.{what}")
+
+
+def look(path: Path) -> Found:
+    """Find out what is at a path.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Need not exist.
+
+    Returns
+    -------
+    Found
+        State and plan.
+
+    Raises
+    ------
+    StoreError
+        If there is something that is no Zarr store: it is never touched.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return Found("absent", {})
+    objects = Objects.at(path)
+    root, plan = objects.read(ROOT), _plan(objects)
+    if root is None and (path / SIDE).is_dir():
+        return Found("building", plan)
+    if root is None and not any((path / name).is_file() for name in (".zgroup", ".zattrs", ".zmetadata")):
+        raise StoreError(f"{path} exists and is not a Zarr store; it is left alone. Choose another path.")
+    try:
+        mark = read_mark(root, str(path)) if root else {}
+    except StoreError:
+        return Found("building", plan)  # damaged: the same plan mends it, another needs overwrite=True
+    states: dict[str, State] = {"building": "building", "complete": "complete"}
+    return Found(states.get(mark.get("state", ""), "foreign"), plan)
+
+
+def settle(path: Path) -> None:
+    """Finish or undo a replacement that was killed between its two renames; needs the lock."""
+    old = beside(path, "previous")
+    if not old.exists():
+        return
+    if path.exists():
+        shutil.rmtree(old)
+    else:
+        old.rename(path)
+
+
+def replace_store(path: Path) -> None:
+    """Put the finished successor in the place of a store; needs the lock."""
+    path.rename(beside(path, "previous"))
+    beside(path, "next").rename(path)
+    Objects.at(path.parent).flush([])
+    shutil.rmtree(beside(path, "previous"))
+
+
+def _plan(objects: Objects) -> dict[str, Any]:
+    """Read the plan of a store; empty where there is none, or it is damaged."""
+    try:
+        plan = json.loads(objects.read(PLAN) or b"{}")
+    except ValueError:
+        return {}
+    return plan if isinstance(plan, dict) else {}

@@ -1,0 +1,79 @@
+"""Run by tests: writes a cube in forked children and kills them at chosen file operations or moments.
+
+Each line on standard input is ``<command> <number> <overwrite>``: ``step 17 0`` kills a writer just before its 17th
+operation on files below the folder, ``after 0.3 0`` kills it after 0.3 seconds, ``whole 0 0`` lets it finish. Answers
+``killed``, or ``done <operations>``.
+"""
+
+import os
+import signal
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from cubekit.store.write import write
+
+FOLDER = Path(sys.argv[1])
+SEED = int(sys.argv[2])
+EVENTS = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
+
+
+def cube() -> xr.Dataset:
+    """Return a lazy cube of 24 source chunks, 6 regions and 12 objects."""
+    data = np.random.default_rng(SEED).integers(0, 5000, (3, 2, 60, 80)).astype("uint16")
+    lazy = da.from_array(data, chunks=(3, 2, 15, 20)).map_blocks(slow, dtype="uint16", name=f"slow-{SEED}")
+    times = np.array(["2020-01-01", "2020-02-01", "2020-03-01"], dtype="datetime64[ns]")
+    return xr.Dataset(
+        {"data": (("time", "band", "y", "x"), lazy), "first": (("y", "x"), lazy[0, 0])},
+        coords={"time": times, "band": ["red", "nir"]},
+    )
+
+
+def slow(block: np.ndarray) -> np.ndarray:
+    """Take a moment, as reading does."""
+    time.sleep(0.01)
+    return block
+
+
+def work(step: int, answer: int, *, overwrite: bool) -> None:
+    """Write in a child, killing it before an operation; send the number of operations."""
+    seen = count(1)
+    last = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal last
+        if event in EVENTS and str(FOLDER) in str(arguments[0]):
+            last = next(seen)
+            if last == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    write(cube(), FOLDER / "a.zarr", layout={"y": (15, 30), "x": (15, 30)}, workers=2, overwrite=overwrite)
+    os.write(answer, str(last).encode())
+    os._exit(0)
+
+
+for line in sys.stdin:
+    command, number, overwrite = line.split()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123  # progress lines
+        try:
+            work(int(number) if command == "step" else 0, writer, overwrite=overwrite == "1")
+        except BaseException as error:  # noqa: BLE001  # the parent reports it
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+            os._exit(1)
+    os.close(writer)
+    if command == "after":
+        time.sleep(float(number))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    said = os.read(reader, 5000).decode().replace("\n", " ")
+    os.close(reader)
+    print("killed" if os.WIFSIGNALED(status) else f"done {said}", flush=True)

@@ -1,0 +1,166 @@
+"""Writers killed with SIGKILL, at chosen operations and at random moments, then run again."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import copytree, rmtree
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import cubekit
+
+from cubekit.errors import IncompleteStoreError, StoreError
+from cubekit.store.open import open_store
+from cubekit.store.verify import verify
+
+Digest = Callable[[Path], str]
+Say = Callable[..., str]
+
+
+@contextmanager
+def writer(folder: Path, seed: int = 0) -> Iterator[Say]:
+    """Start a process that writes into a folder when told, and gets killed when told."""
+    script = Path(__file__).with_name("killed_writer.py")
+    root = str(Path(cubekit.__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, str(script), str(folder), str(seed)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def say(command: str, number: float = 0, *, overwrite: bool = False) -> str:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{command} {number} {int(overwrite)}\n")
+            process.stdin.flush()
+            return process.stdout.readline().strip()
+
+        yield say
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, digest: Digest) -> tuple[str, int]:
+    """Return the digest of a clean run, and the number of its file operations."""
+    folder = tmp_path_factory.mktemp("clean")
+    with writer(folder) as say:
+        answer = say("whole")
+    assert answer.startswith("done"), answer
+    assert verify(folder / "a.zarr").ok
+    return digest(folder / "a.zarr"), int(answer.split()[1])
+
+
+def refused_or_whole(path: Path) -> bool:
+    """Tell whether a store opens; if so it must be whole."""
+    try:
+        open_store(path).load()
+    except IncompleteStoreError:
+        return False
+    except StoreError as error:
+        assert "No store at" in str(error)
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_killed_at_every_stage_and_resumed_is_byte_equal(
+    undisturbed: tuple[str, int], tmp_path: Path, digest: Digest
+) -> None:
+    expected, operations = undisturbed
+    assert operations > 60
+    steps = sorted(random.Random(1).sample(range(1, operations + 1), 10))
+    with writer(tmp_path) as say:
+        for step in steps:
+            if say("step", step) == "killed":
+                assert not refused_or_whole(tmp_path / "a.zarr") or verify(tmp_path / "a.zarr").ok
+                assert say("whole").startswith("done")
+            assert digest(tmp_path / "a.zarr") == expected, f"killed before operation {step}"
+            assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+            rmtree(tmp_path / "a.zarr")
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_is_byte_equal(
+    undisturbed: tuple[str, int], tmp_path: Path, digest: Digest
+) -> None:
+    moments = random.Random(2)
+    killed = 0
+    with writer(tmp_path) as say:
+        for _ in range(40):
+            answer = say("after", moments.uniform(0.02, 0.5))
+            killed += answer == "killed"
+            if answer != "killed":
+                break
+            refused_or_whole(tmp_path / "a.zarr")
+        answer = say("whole")
+    assert killed >= 3
+    assert answer.startswith("done"), answer
+    assert digest(tmp_path / "a.zarr") == undisturbed[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.slow
+def test_a_killed_replacement_keeps_the_old_cube_or_has_the_new(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, digest: Digest
+) -> None:
+    path, kept = tmp_path / "a.zarr", tmp_path_factory.mktemp("old") / "a.zarr"
+    with writer(tmp_path, seed=2) as say:
+        assert say("whole").startswith("done")
+    copytree(path, kept)
+    old, seen = digest(path), set()
+    with writer(tmp_path, seed=1) as say:
+        operations = int(say("whole", overwrite=True).split()[1])
+        new = digest(path)
+        for step in [
+            *random.Random(3).sample(range(1, operations), 5),
+            *range(operations - 60, operations, 8),
+        ]:
+            rmtree(path)
+            copytree(kept, path)
+            answer = say("step", step, overwrite=True)
+            if path.exists():
+                seen.add(digest(path))
+                assert seen <= {old, new}, f"killed before operation {step}"
+                open_store(path).load()
+            else:
+                with pytest.raises(StoreError, match="interrupted between two renames"):
+                    open_store(path)
+            if answer == "killed":
+                assert say("whole", overwrite=True).startswith("done")
+            assert digest(path) == new
+            assert [found.name for found in tmp_path.iterdir()] == ["a.zarr"]
+    assert seen == {old, new}
+
+
+def test_a_half_written_store_is_refused_and_says_what_to_do(
+    undisturbed: tuple[str, int], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.zarr"
+    with writer(tmp_path) as say:
+        assert say("step", undisturbed[1] - 30) == "killed"
+    with pytest.raises(IncompleteStoreError, match="Run the same write or build again"):
+        open_store(path)
+    part = open_store(path, allow_incomplete=True)
+    assert part["data"].shape == (3, 2, 60, 80)
+    assert not verify(path).ok
+    xr.testing.assert_equal(part["time"], part["time"])
+    assert np.asarray(part["data"]).dtype == "uint16"
+
+
+def test_another_plan_does_not_go_on(undisturbed: tuple[str, int], tmp_path: Path) -> None:
+    with writer(tmp_path) as say:
+        assert say("step", undisturbed[1] - 30) == "killed"
+    with writer(tmp_path, seed=5) as say:
+        assert "begun with another plan" in say("whole")
+        assert say("whole", overwrite=True).startswith("done")
+    assert verify(tmp_path / "a.zarr").ok
