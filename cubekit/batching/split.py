@@ -1,0 +1,304 @@
+"""Training, validation and test parts that do not know each other: by blocks, by groups, or at random."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from scipy.spatial import cKDTree
+
+from cubekit.batching.assign import PARTS, TEST, TRAIN, VALID, assign_samples, assign_units
+from cubekit.batching.extract import extract
+from cubekit.batching.samples import Samples
+from cubekit.errors import LabelError, OptionError, SplitError, check_option
+from cubekit.typing import FloatArray, IntArray
+
+By = Literal["blocks", "groups", "random"]
+
+_DROPPED = -1
+_TRIES = 16  # seeded attempts to keep every class in every part; each costs two nearest-neighbour searches
+_BLOCKS_ACROSS = 12  # default blocks along the longer side of the area
+_BUFFERS_ACROSS = 4  # default block side in buffers: the buffer then eats at most half of a lone block
+_LEAST_CLASSES = 2
+_REMEDY = "Use smaller blocks, by='groups' or by='random', label the class elsewhere too, or leave it out."
+_BUFFER_REMEDY = "Use a smaller buffer or larger blocks, label the class elsewhere too, or leave it out."
+_CLOSE = 0.05  # share of all samples by which a part may miss its fraction before another attempt is made
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One way to part the samples, and what is wrong with it."""
+
+    part: IntArray
+    """(n,) index of the part, or -1 where the buffer dropped the sample."""
+
+    missing: list[tuple[int, int]]
+    """Part and class of what must be there and is not; class -1 where a whole part is empty."""
+
+    wished: int
+    """How many classes validation lacks although there would be enough blocks or groups for it."""
+
+    miss: float
+    """Greatest share of all samples by which a part misses its fraction, before the buffer."""
+
+    lost: float
+    """Share of all samples that the buffer took."""
+
+    @property
+    def cost(self) -> tuple[int, int, float]:
+        """What the search makes small."""
+        return len(self.missing), self.wished, self.miss + self.lost
+
+    @property
+    def settled(self) -> bool:
+        """Whether to stop looking for a better one."""
+        return not self.missing and not self.wished and self.miss <= _CLOSE
+
+
+def split(
+    samples: Samples | xr.Dataset,
+    labels: xr.Dataset | None = None,
+    *,
+    by: By = "blocks",
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    buffer: float = 0.0,
+    block: float | None = None,
+    whole_groups: bool = False,
+    seed: int = 0,
+) -> tuple[Samples, Samples, Samples]:
+    """Part samples into training, validation and test.
+
+    Neighbouring pixels look alike, so a test pixel beside a training pixel tests nothing. Whole blocks or
+    groups go to one part, with every class in every part where that can be, and samples nearer than `buffer`
+    metres to another part are dropped: from training first, then from validation, never from test. Fractions
+    are met as closely as whole blocks or groups allow, before the buffer takes its share.
+
+    Parameters
+    ----------
+    samples : Samples or xarray.Dataset
+        What to part; a cube is extracted first.
+    labels : xarray.Dataset, optional
+        Labels on the cube's grid, where a cube is given.
+    by : {"blocks", "groups", "random"}, optional
+        What stays together: squares of land; the samples of one ``group`` (a polygon, a point); nothing.
+        "random" flatters the result wherever samples are close together.
+    fractions : tuple of float, optional
+        Shares of training, validation and test, 1 together. A share of 0 gives an empty part.
+    buffer : float, optional
+        Least distance in metres between samples (pixel centres) of different parts.
+    block : float, optional
+        Side of the squares in metres. Default: a twelfth of the longer side of the area, at least
+        four buffers.
+    whole_groups : bool, optional
+        With blocks: leave a group whole, in the block that holds its middle, where the edge of a block would
+        cut through a polygon. For groups that are small beside the blocks.
+    seed : int, optional
+        Seed; equal seeds give equal parts on every machine.
+
+    Returns
+    -------
+    train, valid, test : Samples
+        In the order of the input.
+
+    Raises
+    ------
+    LabelError
+        If there is a single class.
+    SplitError
+        If there are too few samples or blocks, positions are unknown where they are needed, or a class
+        cannot be in both training and test, naming it and what to do.
+    OptionError
+        If an option is not accepted.
+
+    Examples
+    --------
+    >>> train, valid, test = split(samples, by="blocks", buffer=300)  # doctest: +SKIP
+    """
+    check_option("by", by, ["blocks", "groups", "random"])
+    share = _check_fractions(fractions)
+    if not buffer >= 0:
+        raise OptionError(f"buffer={buffer!r} must be a number of metres, 0 or more.")
+    table = _samples_of(samples, labels)
+    weights = _class_weights(table)
+    _check_samples(table, weights, share)
+    if by == "blocks" or buffer:
+        _check_positions(table, by=by, buffer=buffer)
+    side = _block_side(table, block, buffer) if by == "blocks" else None
+    unit = _units(table, by, side, whole_groups=whole_groups)
+    counts = _counts_by_unit(weights, unit)
+    what = {"blocks": f"blocks of {side:g} m" if side else "", "groups": "groups", "random": "samples"}[by]
+    _check_units(table, counts, share, what)
+
+    def attempt(number: int) -> _Attempt:
+        random = np.random.default_rng([seed, number])
+        if by == "random":
+            planned = assign_samples(weights, share, random)
+        else:
+            planned = assign_units(counts, share, random)[unit]
+        return _judge(planned, _keep_apart(table.position, planned, buffer), weights, counts, share)
+
+    best = _best(attempt(number) for number in range(_TRIES))
+    if best.missing:
+        raise SplitError(_explain(table, best, what=what, buffer=buffer))
+    train, valid, test = (table.take(np.flatnonzero(best.part == index)) for index in range(len(PARTS)))
+    return train, valid, test
+
+
+def _best(attempts: Iterator[_Attempt]) -> _Attempt:
+    """Return the best attempt; stop at the first that leaves nothing to wish for."""
+    best = next(attempts)
+    while not best.settled:
+        candidate = next(attempts, None)
+        if candidate is None:
+            break
+        best = min(best, candidate, key=lambda attempt: attempt.cost)
+    return best
+
+
+def _samples_of(samples: Samples | xr.Dataset, labels: xr.Dataset | None) -> Samples:
+    """Return samples, extracting those of a cube."""
+    if isinstance(samples, Samples):
+        if labels is not None:
+            raise OptionError("labels go with a cube; these samples have theirs already.")
+        return samples
+    if labels is None:
+        raise OptionError("A cube is split by its labels: pass labels=cubekit.load_labels(…, cube).")
+    return extract(samples, labels)
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> FloatArray:
+    """Return the fractions as an array."""
+    share = np.asarray(fractions, "float64")
+    if share.shape != (len(PARTS),) or not (share >= 0).all() or not share[TRAIN] > 0:
+        raise OptionError(
+            f"fractions={fractions!r} must be three shares: training above 0, validation, test."
+        )
+    if not np.isclose(share.sum(), 1, atol=1e-6):
+        raise OptionError(f"fractions={fractions!r} add up to {share.sum():g}, not to 1.")
+    return share
+
+
+def _class_weights(samples: Samples) -> FloatArray:
+    """Return (n, class) shares: one-hot where samples have one class."""
+    if samples.y.ndim > 1:
+        return np.asarray(samples.y, "float64")
+    return np.eye(len(samples.classes))[samples.y]
+
+
+def _check_samples(samples: Samples, weights: FloatArray, share: FloatArray) -> None:
+    """Raise where no way of splitting can help."""
+    found = [name for name, total in zip(samples.classes, weights.sum(axis=0), strict=True) if total > 0]
+    if len(samples) < (share > 0).sum():
+        raise SplitError(f"{len(samples)} samples cannot fill {(share > 0).sum()} parts: label more pixels.")
+    if len(found) < _LEAST_CLASSES:
+        raise LabelError(
+            f"All {len(samples)} samples are of one class ({', '.join(found) or 'none'}): there is nothing "
+            "to tell apart. Label a second class, if only as 'other'."
+        )
+
+
+def _check_positions(samples: Samples, *, by: By, buffer: float) -> None:
+    """Raise unless every sample has a position."""
+    unknown = int(np.isnan(samples.position).any(axis=1).sum())
+    if unknown:
+        what = f"buffer={buffer:g}" if buffer else f"by={by!r}"
+        raise SplitError(
+            f"{unknown} of {len(samples)} samples have no position, which {what} needs: give the table "
+            "columns longitude and latitude, or use by='groups' without a buffer."
+        )
+
+
+def _block_side(samples: Samples, block: float | None, buffer: float) -> float:
+    """Return the side of the blocks in metres."""
+    if block is not None:
+        if not block > 0:
+            raise OptionError(f"block={block!r} must be a number of metres above 0.")
+        return block
+    extent = float(np.ptp(samples.position, axis=0).max())
+    return max(extent / _BLOCKS_ACROSS, _BUFFERS_ACROSS * buffer, samples.resolution or 1.0)
+
+
+def _units(samples: Samples, by: By, side: float | None, *, whole_groups: bool) -> IntArray:
+    """Return the number of the unit that goes to one part as a whole: (n,) from 0."""
+    group = np.unique(samples.group, return_inverse=True)[1].reshape(-1)
+    if by == "groups":
+        return group
+    if side is None:
+        return np.arange(len(samples))
+    place = samples.position
+    if whole_groups:
+        sums = np.stack([np.bincount(group, weights=column) for column in place.T], axis=1)
+        place = (sums / np.bincount(group)[:, None])[group]
+    column, row = np.floor((place - place.min(axis=0)) / side).astype("int64").T
+    return np.unique(row * (column.max() + 1) + column, return_inverse=True)[1].reshape(-1)
+
+
+def _counts_by_unit(weights: FloatArray, unit: IntArray) -> FloatArray:
+    """Add up class shares by unit: (unit, class)."""
+    return np.stack([np.bincount(unit, weights=column) for column in weights.T], axis=1)
+
+
+def _check_units(samples: Samples, counts: FloatArray, share: FloatArray, what: str) -> None:
+    """Raise where a class is in too few units to be in both training and test."""
+    parts = int((share > 0).sum())
+    if len(counts) < parts:
+        raise SplitError(f"All samples lie in {len(counts)} {what}, too few for {parts} parts. {_REMEDY}")
+    needed = int((share[[TRAIN, TEST]] > 0).sum())
+    for name, holders in zip(samples.classes, (counts > 0).sum(axis=0), strict=True):
+        if 0 < holders < needed:
+            raise SplitError(
+                f"Class {name!r} lies in {holders} of {len(counts)} {what}, so it cannot be in both training "
+                f"and test. {_REMEDY}"
+            )
+
+
+def _keep_apart(position: FloatArray, planned: IntArray, buffer: float) -> IntArray:
+    """Drop samples nearer than the buffer to another part: training first, then validation."""
+    part = planned.copy()
+    if not buffer:
+        return part
+    for weak, strong in ((VALID, (TEST,)), (TRAIN, (VALID, TEST))):
+        mine, theirs = np.flatnonzero(part == weak), np.isin(part, strong)
+        if mine.size and theirs.any():
+            # beyond the bound, which is exclusive, the distance comes back as infinity
+            nearest, _ = cKDTree(position[theirs]).query(position[mine], distance_upper_bound=buffer)
+            part[mine[np.isfinite(nearest)]] = _DROPPED
+    return part
+
+
+def _judge(
+    planned: IntArray, part: IntArray, weights: FloatArray, counts: FloatArray, share: FloatArray
+) -> _Attempt:
+    """Say what is wrong with one way of parting the samples."""
+    present = np.stack([(weights[part == index] > 0).any(axis=0) for index in range(len(PARTS))])
+    holders = (counts > 0).sum(axis=0)
+    missing = [
+        (index, int(each))
+        for index in (TRAIN, TEST)
+        if share[index] > 0
+        for each in np.flatnonzero((holders > 0) & ~present[index])
+    ]
+    if share[VALID] > 0 and not (part == VALID).any():
+        missing.append((VALID, -1))
+    sizes = np.bincount(planned, minlength=len(PARTS)) / len(planned)
+    return _Attempt(
+        part=part,
+        missing=missing,
+        wished=int((share[VALID] > 0) * ((holders >= len(PARTS)) & ~present[VALID]).sum()),
+        miss=float(np.abs(sizes - share).max()),
+        lost=float((part == _DROPPED).mean()),
+    )
+
+
+def _explain(samples: Samples, best: _Attempt, *, what: str, buffer: float) -> str:
+    """Say which class is missing where, and what to do."""
+    gone = "; ".join(
+        f"no sample of class {samples.classes.names[each]!r} for {PARTS[part]}"
+        if each >= 0
+        else f"no sample for {PARTS[part]}"
+        for part, each in best.missing
+    )
+    near = f" outside a buffer of {buffer:g} m" if buffer else ""
+    remedy = _BUFFER_REMEDY if buffer else _REMEDY
+    return f"{_TRIES} ways to give {what} to the parts leave {gone}{near}. {remedy}"
