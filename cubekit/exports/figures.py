@@ -1,0 +1,16 @@
+"""All figures in one place; each returns a matplotlib figure that pyplot does not know."""
+
+from cubekit.exports.charts import confusion_figure, curve_figure, series_figure
+from cubekit.exports.maps import map_figure, rgb_figure, split_figure
+from cubekit.exports.style import png_bytes, save_figure
+
+__all__ = [
+    "confusion_figure",
+    "curve_figure",
+    "map_figure",
+    "png_bytes",
+    "rgb_figure",
+    "save_figure",
+    "series_figure",
+    "split_figure",
+]
