@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cubekit.exports.export import export
     from cubekit.grids import grid
     from cubekit.labels import load_labels
-    from cubekit.pipeline import run
+    from cubekit.pipeline.runner import run
     from cubekit.prediction.predict import predict
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
@@ -48,7 +48,7 @@ _load, _, _ = lazy_loader.attach(
         "exports.export": ["export"],
         "grids": ["grid"],
         "labels": ["load_labels"],
-        "pipeline": ["run"],
+        "pipeline.runner": ["run"],
         "prediction.predict": ["predict"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],

@@ -44,12 +44,40 @@ class How(StrEnum):
     FIRST = "first"
 
 
+class Fill(StrEnum):
+    """Ways to fill gaps in time."""
+
+    LINEAR = "linear"
+    NEAREST = "nearest"
+
+
+class By(StrEnum):
+    """What keeps training and test samples apart."""
+
+    BLOCKS = "blocks"
+    GROUPS = "groups"
+    RANDOM = "random"
+
+
 class Layout(StrEnum):
     """What a store is read for."""
 
     SERIES = "series"
     PATCHES = "patches"
     MAPS = "maps"
+
+
+class _ToStandardError(logging.StreamHandler[Any]):
+    """Writes to what standard error is now, not to what it was when the handler was made."""
+
+    @property
+    def stream(self) -> Any:
+        """Return standard error."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: object) -> None:
+        """Leave things as they are; the base class sets what it was given."""
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001
@@ -70,7 +98,7 @@ def common(
 ) -> None:
     """Set up messages before any command runs."""
     logger = logging.getLogger("cubekit")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStandardError()
     handler.setFormatter(logging.Formatter("==> %(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.DEBUG if debug else logging.INFO)
@@ -139,12 +167,13 @@ def search(
 
 
 @app.command()
-def build(
+def build(  # noqa: PLR0913
     source: Annotated[Path, typer.Argument(help="Items (JSON from *search*), or a folder of scenes.")],
     *,
     out: OutOption,
     pattern: Annotated[
-        list[str] | None, typer.Option(help="For a folder: name pattern, as in 'S2_{date:%Y%m%d}_{band}.tif'.")
+        list[str] | None,
+        typer.Option(help="For a folder: name pattern, as in 'S2_{date:%Y%m%d}_{band}.tif'."),
     ] = None,
     collection: Annotated[str | None, typer.Option(help="Collection whose bands and masks apply.")] = None,
     bands: Annotated[str | None, typer.Option(help="Bands with commas between; default all.")] = None,
@@ -154,9 +183,11 @@ def build(
     bbox: BBoxOption = None,
     every: Annotated[str | None, typer.Option(help="Composite period, such as 1MS or 16D.")] = None,
     how: Annotated[How, typer.Option(help="How to make one image of a period.")] = How.MEDIAN,
-    fill: Annotated[str | None, typer.Option(help="Fill gaps in time: linear or nearest.")] = None,
+    fill: Annotated[Fill | None, typer.Option(help="Fill gaps in time.")] = None,
     layout: Annotated[Layout, typer.Option(help="What the store will be read for.")] = Layout.SERIES,
-    overwrite: Annotated[bool, typer.Option(help="Replace a finished store once the new one is whole.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a finished store once the new one is whole.")
+    ] = False,
 ) -> None:
     """Build a cube and write it to Zarr; running it again finishes an interrupted one."""
     items = _open_scenes(source, pattern, collection)
@@ -168,7 +199,7 @@ def build(
     if every is not None:
         cube = cubekit.composite(cube, every=every, how=how.value)
     if fill is not None:
-        cube = cubekit.fill_gaps(cube, how=fill)
+        cube = cubekit.fill_gaps(cube, how=fill.value)
     print(cubekit.write(cube, out, layout=layout.value, overwrite=overwrite))
 
 
@@ -188,7 +219,6 @@ def info(path: Annotated[Path, typer.Argument(help="A store, a saved model, or s
         print(cubekit.load_model(path))
     elif path.is_dir():
         print(cubekit.open(path, allow_incomplete=True))
-        print(cubekit.verify(path, quick=True))
     else:
         print(cubekit.open_items(path))
 
@@ -203,7 +233,7 @@ def verify(store: Annotated[Path, typer.Argument(help="A Zarr store.")]) -> None
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0913
     cube: Annotated[Path, typer.Argument(help="A store made by *build*.")],
     *,
     labels: Annotated[str, typer.Option(help="Polygons, points or a raster of codes.")],
@@ -213,19 +243,16 @@ def train(
     network: Annotated[str, typer.Option(help="Name of the network.")] = "tempcnn",
     epochs: Annotated[int, typer.Option(min=1)] = 20,
     batch: Annotated[int, typer.Option(min=2)] = 256,
-    by: Annotated[str, typer.Option(help="Keep parts apart by blocks, groups or random.")] = "blocks",
+    by: Annotated[By, typer.Option(help="What keeps training and test samples apart.")] = By.BLOCKS,
     buffer: Annotated[float, typer.Option(help="Metres between training and other samples.")] = 0.0,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Train a network on labelled pixels of a cube and save it with its scores."""
-    from cubekit.evaluation.accuracy import assess
-
     opened = cubekit.open(cube)
     table = cubekit.load_labels(labels, opened, column=column, inward=inward)
-    fitting, valid, test = cubekit.split(opened, table, by=by, buffer=buffer, seed=seed)
+    fitting, valid, test = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=seed)
     model = cubekit.fit(network, fitting, valid, epochs=epochs, batch=batch, seed=seed)
-    predicted = model.probabilities(test.physical()).argmax(axis=1)
-    print(assess(test.y, predicted, test.classes).table())
+    print(model.score(test).table())
     model.save(out)
     print(f"saved to {out}")
 
@@ -264,10 +291,13 @@ def run(
     *,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default runs/<name>.")] = None,
     settings: SetOption = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a cube made from other scenes or settings.")
+    ] = False,
 ) -> None:
-    """Run a whole job from scenes to a map and its report."""
-    result = cubekit.run(pipeline, out=out, settings=_settings(settings or []))
-    print(result)
+    """Run a whole job from scenes to a map and its report; run it again to finish an interrupted one."""
+    result = cubekit.run(pipeline, out=out, settings=_settings(settings or []), overwrite=overwrite)
+    print(result.summary())
 
 
 @app.command()
@@ -295,26 +325,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
-    import click
-
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     if debug:  # accepted anywhere, though it belongs to the program
         words = ["--debug", *(word for word in words if word != "--debug")]
     try:
-        code = app(args=words, standalone_mode=False)
-    except click.exceptions.Abort:
+        code = app(args=words, standalone_mode=False, prog_name="cubekit")
+    except (typer.Abort, KeyboardInterrupt):
         return _say("Interrupted; running the same command again goes on from here.", 130)
-    except KeyboardInterrupt:
-        return _say("Interrupted; running the same command again goes on from here.", 130)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
     except CubekitError as error:
         if debug:
             raise
         return _say(f"{type(error).__name__}: {error}", 2 if isinstance(error, USAGE_ERRORS) else 1)
     except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's, of which typer may carry a copy
+            error.show()
+            return int(error.exit_code)
         if debug:
             raise
         return _say(f"Unexpected {type(error).__name__}: {error}. Add --debug to see where.", 1)

@@ -1,6 +1,5 @@
 """The demo: a sample archive, served as a real STAC API, turned into a map by a real pipeline."""
 
-import json
 import logging
 from pathlib import Path
 from time import monotonic
@@ -11,8 +10,11 @@ log = logging.getLogger("cubekit")
 
 PIPELINE = "sample_land_cover"
 
+PORT = 47631
+"""Where the scenes are served, if it is free: a cube remembers the addresses it was made from."""
 
-def run_demo(out: Path, *, seed: int = 0) -> RunResult:
+
+def run_demo(out: Path, *, seed: int = 0, size: int = 500, dates: int = 24, epochs: int = 20) -> RunResult:
     """Make the sample archive, serve it on this machine, and run the pipeline on it.
 
     Parameters
@@ -21,6 +23,12 @@ def run_demo(out: Path, *, seed: int = 0) -> RunResult:
         Folder for archive and results. What lies there finished is not made again.
     seed : int, optional
         Seed of the landscape, the clouds and the training.
+    size : int, optional
+        Side of a scene in pixels of 10 m.
+    dates : int, optional
+        Dates in the year.
+    epochs : int, optional
+        Epochs of training.
 
     Returns
     -------
@@ -36,21 +44,26 @@ def run_demo(out: Path, *, seed: int = 0) -> RunResult:
     from cubekit.testing.servers import file_server, stac_server
 
     start = monotonic()
-    log.info("sample archive: two overlapping Sentinel-2-like scenes, 24 dates")
-    archive = write_sample_archive(out / "archive", seed=seed)
-    with file_server(archive.folder) as files, stac_server(archive.item_collection(files)) as api:
+    log.info("sample archive: two overlapping scenes of Sentinel-2 type, %d dates", dates)
+    archive = write_sample_archive(out / "archive", seed=seed, size=size, dates=dates)
+    with (
+        file_server(archive.folder, port=PORT) as files,
+        stac_server(archive.item_collection(files.url)) as api,
+    ):
         log.info("STAC API at %s", api)
         result = run(
             PIPELINE,
             out=out,
+            overwrite=True,
             settings={
                 "api": api,
                 "bbox": list(archive.bbox),
                 "crs": archive.crs,
                 "labels": str(archive.labels),
                 "truth": str(archive.truth),
-                "classes": json.loads(json.dumps(dict(zip(archive.codes, archive.classes, strict=True)))),
+                "classes": dict(zip(archive.codes, archive.classes, strict=True)),
                 "colours": dict(zip(archive.classes, archive.colours, strict=True)),
+                "epochs": epochs,
                 "seed": seed,
             },
         )
@@ -60,18 +73,11 @@ def run_demo(out: Path, *, seed: int = 0) -> RunResult:
 
 def _tell(result: RunResult, seconds: float) -> None:
     """Say where the results lie, how good the map is, and what to try next."""
-    for name, accuracy in result.scores.items():
-        print(f"\n{name}\n{accuracy.table()}")  # noqa: T201
-    files = result.files
     print(  # noqa: T201
-        f"\nDone in {seconds:.0f} s. The results:\n"
-        f"  report   {files['report']}\n"
-        f"  map      {files['map']}  (open it in QGIS)\n"
-        f"  picture  {files['picture']}\n"
-        f"  cube     {files['cube']}\n"
-        f"  model    {files['model']}\n"
-        "\nTry next:\n"
-        f"  cubekit info {files['cube']}\n"
-        f"  cubekit run {PIPELINE} --help\n"
-        "  the README's Python example, and pipelines/*.yaml as a start for your own area"
+        f"\n{result.summary()}\n\nDone in {seconds:.0f} s. Try next:\n"
+        f"  open {result.files['report']} in a browser, {result.files['map']} in QGIS\n"
+        f"  cubekit info {result.files['cube']}\n"
+        f"  cubekit verify {result.files['cube']}\n"
+        "  the Python example in the README, which starts from this archive\n"
+        "  pipelines/*.yaml, as a start for your own area"
     )

@@ -1,10 +1,15 @@
 """Fixtures for every test: where the real data lies, and a quiet, small Dask."""
 
+import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask
 import pytest
+
+if TYPE_CHECKING:
+    from cubekit.testing.archive import SampleArchive
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +28,16 @@ def shared() -> Path:
 def _few_threads() -> None:
     """Keep test workers from crowding each other on small machines."""
     dask.config.set(num_workers=2)
+    with contextlib.suppress(ImportError):  # several threads wait for each other on such small networks
+        import torch
+
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> "SampleArchive":
+    """Return a small sample archive: two overlapping scenes of 1.4 km, twelve dates."""
+    from cubekit.testing.archive import write_sample_archive
+
+    folder = tmp_path_factory.mktemp("sample") / "demo" / "archive"
+    return write_sample_archive(folder, size=140, dates=12, progress=False)

@@ -64,6 +64,10 @@ def test_it_installs_and_works_in_an_empty_environment(wheel: Path, tmp_path: Pa
     )
     subprocess.run([str(python), "-W", "error", "-c", smoke], check=True, cwd=empty)
     listing = subprocess.run(
-        [str(environment / "bin" / "cubekit"), "--help"], check=True, cwd=empty, capture_output=True, text=True
+        [str(environment / "bin" / "cubekit"), "--help"],
+        check=True,
+        cwd=empty,
+        capture_output=True,
+        text=True,
     )
     assert "predict" in listing.stdout

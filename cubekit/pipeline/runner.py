@@ -8,12 +8,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import xarray as xr
-
 from cubekit import specs
 from cubekit.errors import PipelineError
 from cubekit.pipeline import steps
-from cubekit.pipeline.schema import Pipeline, read_pipeline
+from cubekit.pipeline.report import export_all
+from cubekit.pipeline.schema import read_pipeline
 from cubekit.typing import StrPath
 
 log = logging.getLogger("cubekit")
@@ -35,12 +34,26 @@ class RunResult:
     seconds: Mapping[str, float]
     """Time spent, by step."""
 
+    def summary(self) -> str:
+        """Say in a few lines how good the result is and where it lies.
+
+        Returns
+        -------
+        str
+            A table a method, then the files.
+        """
+        tables = [f"{name}\n{accuracy.table()}" for name, accuracy in self.scores.items()]
+        files = [f"  {name:<11}{path}" for name, path in self.files.items()]
+        spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        return "\n\n".join([*tables, "\n".join(["Results:", *files]), f"Time: {spent}."])
+
 
 def run(
     pipeline: StrPath,
     *,
     out: StrPath | None = None,
     settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> RunResult:
     """Run a whole job from scenes to a map and its report.
 
@@ -49,10 +62,13 @@ def run(
     pipeline : str or path
         A pipeline file, or the name of one that ships with cubekit.
     out : str or path, optional
-        Folder for everything the run makes. Default: ``runs/<name of the file>``. Steps that lie there finished,
-        made from the same inputs and settings, are not done again.
+        Folder for everything the run makes. Default: ``runs/<name of the file>``. Steps that lie there
+        finished, made from the same inputs and settings, are not done again.
     settings : mapping, optional
         Values for parameters of the file.
+    overwrite : bool, optional
+        Whether to replace a cube in the folder that was made from other scenes or settings. Model, prediction
+        and exports follow from the cube and are made anew where something before them has changed.
 
     Returns
     -------
@@ -76,41 +92,23 @@ def run(
     folder = Path(out) if out is not None else Path("runs") / path.stem
     folder.mkdir(parents=True, exist_ok=True)
     clock = _Clock()
-    cube = clock.step("cube", lambda: steps.build_cube(spec, folder / "cube.zarr"))
+    cube = clock.step("cube", lambda: steps.build_cube(spec, folder / "cube.zarr", overwrite=overwrite))
     labels = steps.labels_for(spec, cube)
     samples = clock.step("samples", lambda: steps.samples_for(spec, cube, labels))
     parts = steps.split_samples(spec, samples)
     model = clock.step("train", lambda: steps.train(spec, parts, folder / "model"))
     scores = clock.step("evaluate", lambda: steps.evaluate(spec, model, parts))
-    prediction = clock.step("predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr"))
+    prediction = clock.step(
+        "predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr")
+    )
     reference = steps.compare_with_reference(spec, prediction, labels)
     made = steps.Made(spec, cube, labels, parts, model, scores, prediction, reference, clock.seconds)
-    files = clock.step("export", lambda: steps.export_all(made, folder))
+    files = clock.step("export", lambda: export_all(made, folder))
     summary = {name: accuracy.to_dict() for name, accuracy in made.all_scores().items()}
     (folder / "result.json").write_text(
         json.dumps({"title": spec.title, "scores": summary, "seconds": clock.seconds}, indent=1)
     )
     return RunResult(folder, files | {"result": folder / "result.json"}, made.all_scores(), clock.seconds)
-
-
-def build(pipeline: StrPath, *, out: StrPath, settings: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """Run only the first step of a pipeline: scenes to a stored cube.
-
-    Parameters
-    ----------
-    pipeline : str or path
-        A pipeline file, or the name of one that ships with cubekit.
-    out : str or path
-        Where the Zarr store goes.
-    settings : mapping, optional
-        Values for parameters of the file.
-
-    Returns
-    -------
-    xarray.Dataset
-        The stored cube, opened lazily.
-    """
-    return steps.build_cube(read_pipeline(_locate(pipeline), settings), Path(out))
 
 
 def _locate(pipeline: StrPath) -> Path:
@@ -136,6 +134,3 @@ class _Clock:
         result = work()
         self.seconds[name] = round(monotonic() - start, 2)
         return result
-
-
-__all__ = ["Pipeline", "RunResult", "build", "run"]

@@ -1,13 +1,13 @@
 """The words of a pipeline file, checked at the border.
 
-A file names data and settings only: networks, masks and methods by their registered names, never code.
-``${name}`` in a value stands for the parameter of that name, which ``cubekit run --set name=value`` overrides.
+A file names data and settings only: networks, masks and methods by registered names, never code.
+``${name}`` in a value stands for the parameter of that name; ``cubekit run --set name=value`` overrides it.
 """
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -87,7 +87,7 @@ class Cube(_Section):
 
     bands: list[str] | None = None
     mask: str | None = None
-    resampling: str = "nearest"
+    resampling: Literal["nearest", "bilinear", "cubic", "average", "mode", "min", "max"] = "nearest"
     composite: Composite | None = None
     fill: Literal["linear", "nearest"] | None = None
     indices: list[str] = Field(default_factory=list)
@@ -98,12 +98,13 @@ class Labels(_Section):
     """Labels on the grid of the cube, from polygons, points or a raster of codes."""
 
     source: str
-    variable: str | None = None
     column: str = "class"
     inward: float = 0.0
     all_touched: bool = False
     classes: dict[int, str] | None = None
     colours: dict[str, str] | None = None
+    ignore: list[int | str] = Field(default_factory=list)
+    limit_per_class: int | None = Field(default=None, gt=0)
 
 
 class Series(_Section):
@@ -112,9 +113,11 @@ class Series(_Section):
     source: str
     label: str = "label"
     date: str = "date"
-    sample: str = "sample_id"
+    id: str = "sample_id"
     bands: list[str] | None = None
     colours: dict[str, str] | None = None
+    group: str | None = None
+    steps: Literal["equal", "common"] = "equal"
 
 
 class Split(_Section):
@@ -124,6 +127,7 @@ class Split(_Section):
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
     buffer: float = 0.0
     block: float | None = None
+    whole_groups: bool = False
     seed: int = 0
 
 
@@ -213,7 +217,7 @@ def read_pipeline(path: Path, settings: Mapping[str, Any] | None = None) -> Pipe
 
 
 def _fill(value: Any, parameters: Mapping[str, Any], path: Path) -> Any:
-    """Replace ``${name}`` in strings, at any depth; a value that is one reference keeps the parameter's type."""
+    """Replace ``${name}`` in strings at any depth; one reference alone keeps the parameter's type."""
     if isinstance(value, dict):
         return {key: _fill(item, parameters, path) for key, item in value.items()}
     if isinstance(value, list):
@@ -263,5 +267,5 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
         models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not models:
             return []
-        section = cast("type[BaseModel]", models[0])
+        section = models[0]
     return list(section.model_fields)

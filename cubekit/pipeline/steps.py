@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import cubekit
 from cubekit.batching.extract import extract
 from cubekit.batching.samples import Samples, read_series
 from cubekit.evaluation.accuracy import Accuracy, assess
+from cubekit.labels import ClassTable, class_table
 from cubekit.pipeline.schema import Labels, Pipeline, Source
 from cubekit.sources.items import Items
 from cubekit.training.bundle import Model
@@ -52,7 +53,7 @@ def open_scenes(source: Source) -> Items:
     return cubekit.open_items(str(source.items))
 
 
-def build_cube(spec: Pipeline, path: Path) -> xr.Dataset:
+def build_cube(spec: Pipeline, path: Path, *, overwrite: bool) -> xr.Dataset:
     """Open, mask, composite and fill the scenes, and write them; go on with or reuse what lies there."""
     items = open_scenes(spec.source)
     log.info("%d items", len(items))
@@ -66,7 +67,7 @@ def build_cube(spec: Pipeline, path: Path) -> xr.Dataset:
         cube = cubekit.fill_gaps(cube, how=spec.cube.fill)
     if spec.cube.indices:
         cube = cubekit.add_indices(cube, spec.cube.indices)
-    return cubekit.write(cube, path, layout=spec.cube.layout)
+    return cubekit.write(cube, path, layout=spec.cube.layout, overwrite=overwrite)
 
 
 def labels_for(spec: Pipeline, cube: xr.Dataset) -> xr.Dataset | None:
@@ -75,26 +76,21 @@ def labels_for(spec: Pipeline, cube: xr.Dataset) -> xr.Dataset | None:
 
 
 def _labels(labels: Labels, cube: xr.Dataset) -> xr.Dataset:
-    """Load one label section; a variable of a NetCDF file is opened by name."""
-    options = labels.model_dump(exclude_none=True, exclude={"source", "variable"})
-    return cubekit.load_labels(_label_source(labels), cube, **options)
-
-
-def _label_source(labels: Labels) -> Any:
-    """Return a path, or the named variable of a NetCDF file."""
-    if labels.variable is None:
-        return labels.source
-    with xr.open_dataset(labels.source, mask_and_scale=False, decode_coords="all") as dataset:
-        return dataset[labels.variable].load()
+    """Load one label section."""
+    options = labels.model_dump(exclude_none=True, exclude={"source", "limit_per_class"})
+    return cubekit.load_labels(labels.source, cube, **options)
 
 
 def samples_for(spec: Pipeline, cube: xr.Dataset, labels: xr.Dataset | None) -> Samples:
     """Collect labelled series, from the cube or from a table."""
     if spec.series is not None:
-        return read_series(spec.series.source, **spec.series.model_dump(exclude_none=True, exclude={"source"}))
-    if labels is None:  # the schema demands one of the two
+        options = spec.series.model_dump(exclude_none=True, exclude={"source", "colours"})
+        samples = read_series(spec.series.source, **options)
+        names, codes = samples.classes.names, samples.classes.codes
+        return replace(samples, classes=ClassTable.of(names, colours=spec.series.colours, codes=codes))
+    if labels is None or spec.labels is None:  # the schema demands one of the two
         raise AssertionError
-    return extract(cube, labels)
+    return extract(cube, labels, limit_per_class=spec.labels.limit_per_class, seed=spec.split.seed)
 
 
 def split_samples(spec: Pipeline, samples: Samples) -> Parts:
@@ -122,23 +118,23 @@ def evaluate(spec: Pipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
     from cubekit.evaluation import baselines
 
     training, _, test = parts
-    predictions = {f"{spec.train.network} on test samples": _classes(model, test)}
+    predictions = {spec.train.network: _classes(model, test)}
     if "random_forest" in spec.baselines:
         forest = baselines.random_forest(training, test, seed=spec.train.seed)
-        predictions["random forest on test samples"] = forest
+        predictions["random forest"] = forest
     if "majority" in spec.baselines:
-        predictions["majority on test samples"] = baselines.majority(training, test)
+        predictions["majority class"] = baselines.majority(training, test)
     return {name: assess(test.y, predicted, test.classes) for name, predicted in predictions.items()}
 
 
 def _classes(model: Model, samples: Samples) -> np.ndarray[Any, Any]:
     """Return the class index that the model gives each sample."""
-    return np.asarray(model.probabilities(samples.physical()).argmax(axis=1))
+    return np.asarray(model.classify(samples.physical()))
 
 
 def predict_map(spec: Pipeline, model: Model, cube: xr.Dataset, path: Path) -> xr.Dataset:
     """Predict the whole cube and write it; go on with or reuse what lies there."""
-    return cubekit.predict(model, cube, out=path, outputs=tuple(spec.predict.outputs))
+    return cubekit.predict(model, cube, out=path, outputs=tuple(spec.predict.outputs), overwrite=True)
 
 
 def compare_with_reference(
@@ -155,6 +151,8 @@ def compare_with_reference(
         counted &= labels["label"].values < 0
     names = list(truth["label"].attrs["classes"])
     order = np.array([names.index(name) for name in prediction["class"].attrs["classes"]])
-    classes = cubekit.labels.class_table(truth)
+    classes = class_table(truth)
     found = order[predicted[counted]]
-    return {"map against the truth, away from labels": assess(truth["label"].values[counted], found, classes)}
+    return {
+        "map against the reference, away from labels": assess(truth["label"].values[counted], found, classes)
+    }

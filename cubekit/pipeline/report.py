@@ -1,0 +1,89 @@
+"""What a run leaves for people: the map as COG and picture, and the report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cubekit
+from cubekit.batching.leakage import leakage
+from cubekit.exports.figures import map_figure, save_figure
+from cubekit.exports.landcover import ClassMap, class_map_report
+from cubekit.exports.report import write_report
+
+if TYPE_CHECKING:
+    from cubekit.pipeline.steps import Made
+
+
+def export_all(made: "Made", folder: Path) -> dict[str, Path]:
+    """Write map, picture and report of a run.
+
+    Parameters
+    ----------
+    made : Made
+        Everything the run has made.
+    folder : pathlib.Path
+        Where the files go.
+
+    Returns
+    -------
+    dict
+        Name of each result to its path.
+    """
+    picture = folder / "map.png"
+    save_figure(map_figure(made.prediction, title=made.spec.title), picture)
+    return {
+        "cube": folder / "cube.zarr",
+        "model": folder / "model",
+        "prediction": folder / "prediction.zarr",
+        "map": cubekit.export(made.prediction, folder / "map.tif", overwrite=True),
+        "picture": picture,
+        "report": write_report(folder / "report.html", class_map_report(_class_map(made))),
+    }
+
+
+def _class_map(made: "Made") -> ClassMap:
+    """Say what is known of the map."""
+    accuracy, *_ = made.scores.values()
+    return ClassMap(
+        title=made.spec.title,
+        prediction=made.prediction,
+        accuracy=accuracy,
+        baselines=dict(list(made.scores.items())[1:]),
+        reference=made.reference,
+        cube=made.cube,
+        parts=dict(zip(("training", "validation", "test"), made.parts, strict=True)),
+        history=made.model.card.history,
+        settings=_settings(made),
+        provenance=_provenance(made),
+        warnings=_shared_groups(made),
+    )
+
+
+def _shared_groups(made: "Made") -> list[str]:
+    """Warn of polygons or places with samples in two parts of the split."""
+    shared = leakage(*made.parts).groups
+    return [
+        f"{count} polygons or places have samples in both {one} and {other}."
+        for (one, other), count in shared.items()
+        if count
+    ]
+
+
+def _settings(made: "Made") -> dict[str, object]:
+    """List every setting of the pipeline, and the time each step took."""
+    kept = made.spec.model_dump(
+        mode="json", exclude_none=True, exclude={"title", "description", "parameters"}
+    )
+    settings = {f"{section} {key}": value for section, body in kept.items() for key, value in _pairs(body)}
+    return settings | {f"time for {step}": f"{spent:.1f} s" for step, spent in made.seconds.items()}
+
+
+def _pairs(body: Any) -> list[tuple[str, Any]]:
+    """Return the settings of a section."""
+    return list(body.items()) if isinstance(body, dict) else [("", body)]
+
+
+def _provenance(made: "Made") -> dict[str, str]:
+    """Say what the map was made from."""
+    items = list(made.cube.attrs.get("items", []))
+    shown = f"{len(items)} items, {items[0]} to {items[-1]}" if items else "not known"
+    return {"scenes": shown, **{key: str(value) for key, value in made.prediction.attrs.items()}}
