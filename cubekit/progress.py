@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+QUIET_SECONDS = 3.0
+"""Least time between two lines of progress where no bar is drawn."""
+
 
 class Advance(Protocol):
     """Called as work gets done."""
@@ -26,8 +29,8 @@ def progress(title: str, total: float, *, unit: str = "", enabled: bool | None =
     unit : str, optional
         What the amount counts, such as ``"blocks"``; shown after the rate.
     enabled : bool, optional
-        Whether to draw. Default: only where standard error is a terminal. Elsewhere (logs, batch jobs) one
-        line is printed at each tenth of the work.
+        Whether to draw. Default: only where standard error is a terminal. Elsewhere (logs, batch jobs) a
+        line is printed at each tenth of the work, and none for work that is done in seconds.
 
     Yields
     ------
@@ -64,25 +67,20 @@ def _silent(amount: float = 1) -> None:
 
 
 def _milestones(title: str, total: float, unit: str) -> Advance:
-    """Print one line to standard error at each tenth of the work."""
+    """Print a line to standard error at each tenth of the work, but no more than one every few seconds."""
     from time import monotonic
 
-    start, done, shown = monotonic(), 0.0, 0
+    start = told = monotonic()
+    done, shown = 0.0, 0
 
     def advance(amount: float = 1) -> None:
-        nonlocal done, shown
+        nonlocal done, shown, told
         done += amount
-        tenth = int(10 * done / total) if total else 10
-        if tenth > shown:
-            shown = tenth
-            spent = monotonic() - start
-            left = spent * (total - done) / done if done else 0.0
-            print(  # noqa: T201
-                f"{title}: {done:.6g}/{total:.6g} {unit}, {spent:.0f} s, {left:.0f} s left".replace(
-                    " ,", ","
-                ),
-                file=sys.stderr,
-                flush=True,
-            )
+        tenth, now = int(10 * done / total) if total else 10, monotonic()
+        if tenth > shown and now - told > QUIET_SECONDS:
+            shown, told = tenth, now
+            left = (now - start) * (total - done) / done
+            message = f"{title}: {done:.6g}/{total:.6g} {unit}".rstrip()
+            print(f"{message}, {now - start:.0f} s, {left:.0f} s left", file=sys.stderr, flush=True)  # noqa: T201
 
     return advance

@@ -44,8 +44,9 @@ class RunResult:
         """
         tables = [f"{name}\n{accuracy.table()}" for name, accuracy in self.scores.items()]
         files = [f"  {name:<11}{path}" for name, path in self.files.items()]
+        verdict = _verdict({name: score.overall for name, score in self.scores.items()})
         spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
-        return "\n\n".join([*tables, "\n".join(["Results:", *files]), f"Time: {spent}."])
+        return "\n\n".join([*tables, verdict, "\n".join(["Results:", *files]), f"Time: {spent}."])
 
 
 def run(
@@ -109,6 +110,22 @@ def run(
         json.dumps({"title": spec.title, "scores": summary, "seconds": clock.seconds}, indent=1)
     )
     return RunResult(folder, files | {"result": folder / "result.json"}, made.all_scores(), clock.seconds)
+
+
+def _verdict(overall: Mapping[str, float]) -> str:
+    """Say by how much the model, which stands first, beats the others on the same samples, or does not."""
+    (model, own), *others = overall.items()
+    lines = [f"Overall accuracy of {model} on the test samples: {own:.3f}."]
+    for name, accuracy in others:
+        if "against the reference" in name:
+            lines.append(f"  {name}: {accuracy:.3f}")
+        else:
+            margin = 100 * (own - accuracy)
+            told = (
+                f"{margin:.1f} points better than" if margin > 0 else f"NOT better than ({margin:.1f} points)"
+            )
+            lines.append(f"  {told} {name} ({accuracy:.3f})")
+    return "\n".join(lines)
 
 
 def _locate(pipeline: StrPath) -> Path:
