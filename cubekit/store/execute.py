@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]  # ships our own graphs to our own workers, as Dask does
+from dask.array import from_array
 from dask.system import CPU_COUNT
 
 from cubekit.errors import CubekitError, OptionError, StoreError, did_you_mean
@@ -209,12 +210,24 @@ def _cluster_crew(client: Any, stack: ExitStack) -> Crew:
     threads = sum(client.nthreads().values())
 
     def submit(task: Task) -> "Future[dict[str, Digest]]":
-        payload = cloudpickle.dumps(task)
+        payload = cloudpickle.dumps(_fetched(task, client))
         if len(payload) > _LARGE:  # numbers in memory: through the data channel, not the scheduler
             payload = client.scatter(payload, hash=False)
         return executor.submit(_fill_pickled, payload)  # type: ignore[no-any-return]
 
     return Crew(submit, max(2, 2 * threads))
+
+
+def _fetched(task: Task, client: Any) -> Task:
+    """Fetch blocks that lie on the cluster already, as after persist: a task could not resolve them."""
+    from distributed import futures_of
+
+    arrays = [block for _, block in task.blocks]
+    if not futures_of(arrays):  # type: ignore[no-untyped-call]
+        return task
+    values = client.compute(arrays, sync=True)
+    lazy = [from_array(value) for value in values]  # type: ignore[no-untyped-call]
+    return replace(task, blocks=tuple(zip([array for array, _ in task.blocks], lazy, strict=True)))
 
 
 def _fill_pickled(payload: bytes) -> dict[str, Digest]:

@@ -54,10 +54,13 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Stop the heartbeat and remove the record, if it is still ours."""
+        """Stop the heartbeat and remove the record, if it is still ours, and what killed contenders left."""
         self._stop.set()
         self._pulse.join()
         if _read(self._path).get("token") == self._record["token"]:
+            for left in self._path.parent.iterdir():
+                if left.name.startswith(f"{self._path.name}."):
+                    left.unlink(missing_ok=True)
             self._path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
@@ -114,18 +117,24 @@ def locked(path: Path) -> Iterator[Lock]:
 
 def _created(path: Path, record: dict[str, Any]) -> bool:
     """Create the record, whole or not at all; return False where there is one."""
-    unfinished = path.with_name(f"{path.name}.{record['token']}")
+    draft = path.with_name(f"{path.name}.{record['token']}")
     try:
-        write_atomically(unfinished, json.dumps(record).encode(), durable=False)
-        os.link(unfinished, path)  # fails where the name is taken, on every file system with links
-    except FileExistsError:
-        return False
+        write_atomically(draft, json.dumps(record).encode(), durable=False)
     except OSError as error:
         raise StoreError(
             f"Cannot write in {path.parent}: {error.strerror or error}. Nothing was read."
         ) from error
+    try:
+        os.link(draft, path)  # fails where the name is taken
+    except (FileExistsError, FileNotFoundError):  # taken, or swept by an owner that has just left
+        return False
+    except OSError:  # a file system without links
+        with suppress(FileExistsError), path.open("xb") as file:
+            file.write(json.dumps(record).encode())
+            return True
+        return False
     finally:
-        unfinished.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
     return True
 
 
@@ -153,9 +162,9 @@ def _take_away(path: Path, held: dict[str, Any]) -> None:
     except FileNotFoundError:
         return
     if _read(aside) != held:  # the new owner's record: give it back
-        with suppress(FileExistsError):
+        with suppress(FileExistsError, FileNotFoundError):
             os.link(aside, path)
-    aside.unlink()
+    aside.unlink(missing_ok=True)
 
 
 def _born(pid: int) -> str | None:

@@ -34,7 +34,7 @@ def local(path: StrPath) -> Path:
     Returns
     -------
     pathlib.Path
-        Absolute.
+        Absolute, links followed: a store has one lock under whatever name.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def local(path: StrPath) -> Path:
         raise StoreError(
             f"Stores lie in local folders; {scheme}:// is not supported yet. Copy the finished one."
         )
-    return Path(path).expanduser().absolute()
+    return Path(path).expanduser().resolve()
 
 
 def beside(path: Path, what: Literal["lock", "next", "previous"]) -> Path:
@@ -77,7 +77,7 @@ def look(path: Path) -> Found:
     objects = Objects.at(path)
     root, plan = objects.read(ROOT), _plan(objects)
     if root is None and (path / SIDE).is_dir():
-        return Found("building", plan)
+        return Found("building" if plan else "absent", plan)  # absent: removed while it was written
     if root is None and not any((path / name).is_file() for name in (".zgroup", ".zattrs", ".zmetadata")):
         raise StoreError(f"{path} exists and is not a Zarr store; it is left alone. Choose another path.")
     try:

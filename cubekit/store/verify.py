@@ -82,8 +82,8 @@ def verify(path: StrPath, *, progress: bool | None = None) -> VerifyReport:
     Returns
     -------
     VerifyReport
-        Names every missing and damaged object. To mend a store, remove the damaged objects and run the
-        same `write` again.
+        Names every missing and damaged object. To mend a store, run the same `write` again with
+        ``overwrite=True``: it does just those.
 
     Raises
     ------

@@ -61,7 +61,7 @@ def write(
     The lazy variables are computed and written region by region, a few at a time, so memory does not grow
     with the area. A killed run resumed any number of times leaves the same bytes as one clean run. Until the
     last object is in place the store is marked as unfinished and `cubekit.open` refuses it. Calling it again
-    for a finished store does nothing.
+    for a finished store writes only what is missing.
 
     Parameters
     ----------
@@ -75,6 +75,7 @@ def write(
         What the store will be read for most; see `plan_layout`, which also takes the memory budget.
     overwrite : bool, optional
         Replace another cube at this path. It stays readable until the new one is finished and verified.
+        Where the same cube is there, every object is checked and damaged ones are written again.
     scheduler : {"threads", "processes"}, address or distributed.Client, optional
         Who computes. Default: the active Dask cluster if there is one, else threads.
     workers : int, optional
@@ -135,8 +136,9 @@ def _target(folder: Path, job: _Job, *, overwrite: bool) -> Path | None:
     """Decide where to build: at the path, beside what is to be replaced, or (None) nowhere: all is there."""
     found = look(folder)
     same = found.plan == job.plan
-    if same and found.state == "complete" and _is_whole(Objects.at(folder)):
-        return None
+    if same and found.state == "complete":
+        sound = verify(folder, progress=False).ok if overwrite else _is_whole(Objects.at(folder))
+        return None if sound else folder
     if found.state == "absent" or (same and found.state != "foreign"):
         return folder
     if not overwrite:
@@ -176,12 +178,12 @@ def _build(job: _Job, objects: Objects, lock: Lock, hands: _Hands) -> None:
 
 def _lay_out(objects: Objects, job: _Job) -> dict[str, Digest]:
     """Put plan, metadata and coordinates in place, and the state: building; sweep what a kill left."""
-    for key in [key for key in objects.keys() if key.endswith(PARTIAL)]:  # noqa: SIM118
-        objects.delete(key)
-    objects.write(PLAN, to_json(job.plan))
     mark = {"state": "building", "format": FORMAT, "plan": digest_of(job.plan)}
     fixed = {}
     try:
+        for key in [key for key in objects.keys() if key.endswith(PARTIAL)]:  # noqa: SIM118
+            objects.delete(key)
+        objects.write(PLAN, to_json(job.plan))
         for key, content in job.documents.items():
             if key != ROOT:
                 fixed[key] = objects.write(key, content, durable=False)
@@ -244,7 +246,7 @@ def _finish(objects: Objects, job: _Job, ledger: Ledger, fixed: Mapping[str, Dig
 
 def _swap(folder: Path) -> None:
     """Verify the new cube and let it take the old one's place."""
-    report = verify(beside(folder, "next"))
+    report = verify(beside(folder, "next"), progress=False)
     if not report.ok:
         raise StoreError(f"The new cube is damaged, so the old one at {folder} stays. {_AGAIN}\n{report}")
     replace_store(folder)

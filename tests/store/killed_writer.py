@@ -1,11 +1,13 @@
 """Run by tests: writes a cube in forked children and kills them at chosen file operations or moments.
 
-Each line on standard input is ``<command> <number> <overwrite>``: ``step 17 0`` kills a writer just before its 17th
-operation on files below the folder, ``after 0.3 0`` kills it after 0.3 seconds, ``whole 0 0`` lets it finish. Answers
-``killed``, or ``done <operations>``.
+Each line on standard input is ``<command> <number> <overwrite>``: ``step 17 0`` kills a writer just before
+its 17th operation on files below the folder, ``after 0.3 0`` kills it after 0.3 seconds, ``limit 9000 0``
+lets no file grow above 9,000 bytes, as a full disk would, ``whole 0 0`` lets it finish. Answers ``killed``,
+or ``done <operations or error>``.
 """
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -24,9 +26,10 @@ EVENTS = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
 
 
 def cube() -> xr.Dataset:
-    """Return a lazy cube of 24 source chunks, 6 regions and 12 objects."""
-    data = np.random.default_rng(SEED).integers(0, 5000, (3, 2, 60, 80)).astype("uint16")
-    lazy = da.from_array(data, chunks=(3, 2, 15, 20)).map_blocks(slow, dtype="uint16", name=f"slow-{SEED}")
+    """Return a lazy cube of 16 source chunks, 6 regions and 12 objects."""
+    data = np.random.default_rng(SEED).integers(0, 5000, (3, 2, 120, 160)).astype("uint16")
+    lazy = da.from_array(data, chunks=(3, 2, 30, 40))  # type: ignore[no-untyped-call]
+    lazy = lazy.map_blocks(slow, dtype="uint16", name=f"slow-{SEED}")
     times = np.array(["2020-01-01", "2020-02-01", "2020-03-01"], dtype="datetime64[ns]")
     return xr.Dataset(
         {"data": (("time", "band", "y", "x"), lazy), "first": (("y", "x"), lazy[0, 0])},
@@ -40,7 +43,7 @@ def slow(block: np.ndarray) -> np.ndarray:
     return block
 
 
-def work(step: int, answer: int, *, overwrite: bool) -> None:
+def work(answer: int, *, step: int, limit: int, overwrite: bool) -> None:
     """Write in a child, killing it before an operation; send the number of operations."""
     seen = count(1)
     last = 0
@@ -53,7 +56,9 @@ def work(step: int, answer: int, *, overwrite: bool) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-    write(cube(), FOLDER / "a.zarr", layout={"y": (15, 30), "x": (15, 30)}, workers=2, overwrite=overwrite)
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    write(cube(), FOLDER / "a.zarr", layout={"y": (15, 60), "x": (15, 60)}, workers=2, overwrite=overwrite)
     os.write(answer, str(last).encode())
     os._exit(0)
 
@@ -65,7 +70,8 @@ for line in sys.stdin:
     if child == 0:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123  # progress lines
         try:
-            work(int(number) if command == "step" else 0, writer, overwrite=overwrite == "1")
+            step, limit = (int(number) if command == name else 0 for name in ("step", "limit"))
+            work(writer, step=step, limit=limit, overwrite=overwrite == "1")
         except BaseException as error:  # noqa: BLE001  # the parent reports it
             os.write(writer, f"{type(error).__name__}: {error}".encode())
             os._exit(1)
@@ -76,4 +82,5 @@ for line in sys.stdin:
     _, status = os.waitpid(child, 0)
     said = os.read(reader, 5000).decode().replace("\n", " ")
     os.close(reader)
-    print("killed" if os.WIFSIGNALED(status) else f"done {said}", flush=True)
+    sys.stdout.write("killed\n" if os.WIFSIGNALED(status) else f"done {said}\n")
+    sys.stdout.flush()

@@ -1,9 +1,10 @@
-"""Threads, processes and a cluster do the same; a worker that dies is replaced, a region that kills is named."""
+"""Threads, processes and a cluster do the same; a dead worker is replaced, a region that kills is named."""
 
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import rmtree
 from threading import Lock
 from typing import Any
 
@@ -15,6 +16,7 @@ import xarray as xr
 
 from cubekit.errors import OptionError, SourceError, StoreError
 from cubekit.store.execute import RETRIES
+from cubekit.store.open import open_store
 from cubekit.store.verify import verify
 from cubekit.store.write import write
 
@@ -63,9 +65,9 @@ def test_processes_and_cluster_give_the_same_bytes(tmp_path: Path, digest: Diges
     write(lazy_cube(), tmp_path / "t.zarr", layout=LAYOUT)
     write(lazy_cube(), tmp_path / "p.zarr", layout=LAYOUT, scheduler="processes", workers=2)
     write(lazy_cube(), tmp_path / "a.zarr", layout=LAYOUT, scheduler=cluster.scheduler_address)
-    with Client(cluster, set_as_default=False) as client:
+    with Client(cluster, set_as_default=False) as client:  # type: ignore[no-untyped-call]
         write(lazy_cube(), tmp_path / "c.zarr", layout=LAYOUT, scheduler=client)
-    with Client(cluster):  # the active cluster is taken by itself
+    with Client(cluster):  # type: ignore[no-untyped-call]  # the active cluster is taken by itself
         write(lazy_cube(), tmp_path / "d.zarr", layout=LAYOUT)
     assert len({digest(tmp_path / f"{name}.zarr") for name in "tpacd"}) == 1
 
@@ -80,6 +82,15 @@ def test_numbers_in_memory_reach_other_processes(tmp_path: Path, cluster: Any) -
             cube, tmp_path / f"{name}.zarr", layout={"y": 80, "x": 80}, scheduler=scheduler, workers=1
         )
         np.testing.assert_array_equal(opened["data"], numbers)
+
+
+@pytest.mark.slow
+def test_a_cube_persisted_on_the_cluster_is_written(tmp_path: Path, cluster: Any) -> None:
+    from distributed import Client
+
+    with Client(cluster):  # type: ignore[no-untyped-call]
+        opened = write(lazy_cube().persist(), tmp_path / "a.zarr", layout=LAYOUT)
+    np.testing.assert_array_equal(opened["data"], lazy_cube()["data"])
 
 
 def killing(marker: Path, *, always: bool) -> Callable[[Any], Any]:
@@ -179,6 +190,24 @@ def test_what_was_done_before_a_failure_is_not_done_again(tmp_path: Path) -> Non
     write(cube, tmp_path / "a.zarr", layout=LAYOUT, workers=1)
     assert computed[0] == 16 + 1
     assert before > 1
+
+
+def test_a_store_removed_while_it_is_written_is_an_error_and_can_be_begun_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    removed: list[bool] = []
+
+    def remove(block: Any) -> Any:
+        if int(block[0, -1, -1]) > 80 * 40 and not removed:
+            rmtree(path)
+            removed.append(True)
+        return block
+
+    cube = lazy_cube(remove)
+    with pytest.raises(StoreError, match=r"Cannot write|vanished"):
+        write(cube, path, layout=LAYOUT, workers=1)
+    with pytest.raises(StoreError):
+        open_store(path)
+    np.testing.assert_array_equal(write(cube, path, layout=LAYOUT)["data"], lazy_cube()["data"])
 
 
 def test_an_interrupt_leaves_a_store_to_go_on_with(tmp_path: Path) -> None:

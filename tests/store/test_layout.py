@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from itertools import pairwise
 from math import ceil, prod
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -133,16 +135,15 @@ def check_partition(layout: Layout, sides: dict[str, int]) -> None:
     bands=st.integers(1, 4),
     side=st.tuples(st.integers(1, 900), st.integers(1, 900)),
     chunk=st.tuples(st.integers(1, 30), st.integers(10, 900)),
-    use=st.sampled_from(["series", "patches", "maps"]),
-    memory=st.sampled_from(["1MB", "20MB", "2GB"]),
+    plan=st.tuples(st.sampled_from(["series", "patches", "maps"]), st.sampled_from(["1MB", "20MB", "2GB"])),
 )
 def test_regions_are_whole_objects_and_cover_the_cube(
-    times: int, bands: int, side: tuple[int, int], chunk: tuple[int, int], use: str, memory: str
+    times: int, bands: int, side: tuple[int, int], chunk: tuple[int, int], plan: tuple[Any, str]
 ) -> None:
     array = da.zeros((times, bands, *side), dtype="uint16", chunks=(chunk[0], bands, chunk[1], chunk[1]))
     label = da.zeros(side, dtype="uint8", chunks=(chunk[1], chunk[1]))
     cube = xr.Dataset({"data": (("time", "band", "y", "x"), array), "label": (("y", "x"), label)})
-    layout = plan_layout(cube, use, memory=memory)  # type: ignore[arg-type]
+    layout = plan_layout(cube, plan[0], memory=plan[1])
     check_partition(layout, region_sides(cube, layout))
 
 
@@ -152,7 +153,7 @@ def test_computations_are_counted(sizes: list[int], side: int) -> None:
     edges = np.cumsum([0, *sizes])
     touched = [
         sum(1 for start in range(0, int(edges[-1]), side) if start < b and start + side > a)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in pairwise(edges)
     ]
     assert computations({"y": tuple(sizes)}, {"y": side}) == pytest.approx(np.mean(touched))
 

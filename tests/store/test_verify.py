@@ -1,5 +1,4 @@
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,20 +48,19 @@ def test_deleted_objects_are_named(store: Path, key: str) -> None:
     assert f"missing: {key}" in str(report)
 
 
-@pytest.mark.parametrize("keep", [0, 1, 0.5, -1])
-def test_truncated_objects_are_named(store: Path, keep: float) -> None:
+@pytest.mark.parametrize("keep", [0, 1, 20_000, -1])
+def test_truncated_objects_are_named(store: Path, keep: int) -> None:
     path = store / "data/c/0/0/0/1"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
+    path.write_bytes(path.read_bytes()[:keep])
     assert verify(store).damaged == ("data/c/0/0/0/1",)
 
 
 def test_every_flipped_bit_is_found_and_named(store: Path) -> None:
-    draw = random.Random(4)
+    draw = np.random.default_rng(4)
     files = sorted(path for path in store.rglob("*") if path.is_file() and "plan.json" not in path.name)
     for _ in range(400):
-        path = draw.choice(files)
-        bit = draw.randrange(path.stat().st_size * 8)
+        path = files[draw.integers(len(files))]
+        bit = int(draw.integers(path.stat().st_size * 8))
         flip(path, bit)
         key = path.relative_to(store).as_posix()
         assert key in verify(store, progress=False).damaged, f"bit {bit} of {key}"
@@ -71,12 +69,12 @@ def test_every_flipped_bit_is_found_and_named(store: Path) -> None:
 
 
 def test_flips_are_found_without_the_ledger_too(store: Path) -> None:
-    draw = random.Random(5)
+    draw = np.random.default_rng(5)
     (store / ".cubekit/ledger.jsonl").unlink()
     files = sorted(path for path in (store / "data/c").rglob("*") if path.is_file())
     for _ in range(40):
-        path = draw.choice(files)
-        bit = draw.randrange(path.stat().st_size * 8)
+        path = files[draw.integers(len(files))]
+        bit = int(draw.integers(path.stat().st_size * 8))
         flip(path, bit)
         assert path.relative_to(store).as_posix() in verify(store, progress=False).damaged
         flip(path, bit)
@@ -109,7 +107,7 @@ def test_a_damaged_root_is_said(store: Path) -> None:
     root.write_bytes(root.read_bytes()[:-40])
     report = verify(store)
     assert "zarr.json" in report.damaged
-    with pytest.raises(StoreError, match="damaged|not a Zarr document"):
+    with pytest.raises(StoreError, match="not a Zarr document"):
         open_store(store)
 
 
@@ -143,6 +141,16 @@ def test_writing_again_mends_what_is_missing(
     (store / "data/c/0/0/0/0").write_bytes(content[:-7])
     write(make_cube(), store, layout=LAYOUT)
     assert digest(store) == before
+
+
+def test_overwriting_with_the_same_cube_mends_flipped_bits_and_nothing_else(
+    store: Path, make_cube: CubeMaker, digest: Callable[[Path], str]
+) -> None:
+    before, when = digest(store), (store / "data/c/0/0/0/2").stat().st_mtime_ns
+    flip(store / "data/c/0/0/0/0", 999)
+    write(make_cube(), store, layout=LAYOUT, overwrite=True)
+    assert digest(store) == before
+    assert (store / "data/c/0/0/0/2").stat().st_mtime_ns == when  # of another region
 
 
 def test_an_unfinished_store_is_not_sound(store: Path, make_cube: CubeMaker, tmp_path: Path) -> None:
