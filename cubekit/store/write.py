@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 
 import cubekit
-from cubekit.errors import OptionError, StoreError
+from cubekit.errors import CubekitError, OptionError, StoreError
 from cubekit.progress import progress as bar
 from cubekit.store.execute import crew, run
 from cubekit.store.layout import Layout, Sizes, Use, grain, gridded, plan_layout
@@ -105,13 +105,23 @@ def write(
         settle(folder)
         documents = skeleton(cube, plan)
         job = _Job(cube=cube, layout=plan, documents=documents, plan=plan_of(cube, plan, documents, source))
-        target = _target(folder, job, overwrite=overwrite)
-        if target is not None:
-            _build(job, Objects.at(target), lock, _Hands(scheduler, workers, progress))
-        if target is not None and target != folder:
-            _swap(folder)
-        rmtree(beside(folder, "next"), ignore_errors=True)  # of a replacement that was given up
+        try:
+            _put(job, folder, lock, _Hands(scheduler, workers, progress), overwrite=overwrite)
+        except CubekitError:
+            raise
+        except OSError as error:
+            raise StoreError(f"Cannot write to {folder}: {error.strerror or error}. {_AGAIN}") from error
     return open_store(folder)
+
+
+def _put(job: "_Job", folder: Path, lock: Lock, hands: "_Hands", *, overwrite: bool) -> None:
+    """Bring a store into being at a path, in the place of another if that is wanted."""
+    target = _target(folder, job, overwrite=overwrite)
+    if target is not None:
+        _build(job, Objects.at(target), lock, hands)
+    if target is not None and target != folder:
+        _swap(folder)
+    rmtree(beside(folder, "next"), ignore_errors=True)  # of a replacement that was given up
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -216,4 +216,4 @@ def test_the_report_of_a_map_leads_with_scores_and_warns(tmp_path: Path) -> None
         "Samples and training",
         "Data and settings",
     ]
-    assert report.sections[0].tables[0].rows[0] == ["water", "1,500", "75.0%", "0.15"]
+    assert report.sections[0].tables[0].rows[0] == ["water", "1,500", "75.0%", "15.0"]
