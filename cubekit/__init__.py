@@ -87,9 +87,21 @@ __all__ = [
 ]
 
 
+_LEARNING = {"torch", "lightning", "torchmetrics", "safetensors", "sklearn"}
+
+
 def __getattr__(name: str) -> object:
     """Load a public name on first use; ``open`` is the store's ``open_store``."""
-    return _load("open_store" if name == "open" else name)
+    try:
+        return _load("open_store" if name == "open" else name)
+    except ModuleNotFoundError as error:
+        if error.name not in _LEARNING:
+            raise
+        from cubekit.errors import MissingDependencyError
+
+        raise MissingDependencyError(
+            f"cubekit.{name} needs {error.name}: pip install 'cubekit[torch]'."
+        ) from error
 
 
 def __dir__() -> list[str]:

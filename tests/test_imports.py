@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import cubekit
 
 
@@ -33,6 +35,7 @@ def test_the_cube_half_works_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.torch
 def test_every_public_name_resolves_and_is_listed() -> None:
     assert set(dir(cubekit)) == set(cubekit.__all__)
     for name in cubekit.__all__:

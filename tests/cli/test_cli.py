@@ -1,6 +1,10 @@
+import sys
+
 import pytest
 
+import cubekit
 from cubekit.cli import main
+from cubekit.errors import MissingDependencyError
 
 COMMANDS = ["search", "build", "info", "verify", "train", "predict", "export", "run", "demo"]
 
@@ -22,6 +26,7 @@ def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "collection" in capsys.readouterr().err.lower()
 
 
+@pytest.mark.torch
 def test_an_unknown_pipeline_gets_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "cbers_bahai"]) == 2
     assert "cbers_bahia" in capsys.readouterr().err
@@ -37,3 +42,14 @@ def test_a_missing_store_is_one_paragraph_without_traceback(capsys: pytest.Captu
 def test_a_bad_bbox_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "sentinel-2-l2a", "--bbox", "1,2,3"]) == 2
     assert "3 numbers" in capsys.readouterr().err
+
+
+def test_the_learning_half_says_how_to_install_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[:2] == ["cubekit", "training"]]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["info", "nowhere"]) != 0
+    with pytest.raises(MissingDependencyError, match=r"pip install 'cubekit\[torch\]'"):
+        _ = cubekit.fit

@@ -3,13 +3,16 @@
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import rasterio
 
 import cubekit
-from cubekit.pipeline.runner import RunResult
+
+if TYPE_CHECKING:
+    from cubekit.pipeline.runner import RunResult
 
 pytest.importorskip("torch")
 pytest.importorskip("rustac")
@@ -22,17 +25,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(folder: Path) -> RunResult:
+def result(folder: Path) -> "RunResult":
     return run(folder)
 
 
-def run(folder: Path) -> RunResult:
+def run(folder: Path) -> "RunResult":
     from cubekit.demo import run_demo
 
     return run_demo(folder, size=200, dates=24, epochs=8)
 
 
-def test_it_leaves_a_sound_cube_and_a_map_on_its_grid(result: RunResult) -> None:
+def test_it_leaves_a_sound_cube_and_a_map_on_its_grid(result: "RunResult") -> None:
     assert cubekit.verify(result.files["cube"]).ok
     cube = cubekit.open(result.files["cube"])
     assert cube["data"].dims == ("time", "band", "y", "x")
@@ -45,23 +48,23 @@ def test_it_leaves_a_sound_cube_and_a_map_on_its_grid(result: RunResult) -> None
         assert np.array_equal(opened.read(1), stored)
 
 
-def test_the_network_beats_the_majority_and_agrees_with_the_truth(result: RunResult) -> None:
+def test_the_network_beats_the_majority_and_agrees_with_the_truth(result: "RunResult") -> None:
     assert result.scores["tempcnn"].overall > result.scores["majority class"].overall + 0.3
     assert result.scores["map against the reference, away from labels"].overall > 0.7
 
 
-def test_the_report_is_one_page_that_asks_for_nothing(result: RunResult) -> None:
+def test_the_report_is_one_page_that_asks_for_nothing(result: "RunResult") -> None:
     page = result.files["report"].read_text()
     assert not re.search(r"(src|href)=.?https?:|@import|url\(", page)
     assert 'src="data:image/png;base64,' in page
 
 
-def test_the_scores_lie_beside_it_as_json(result: RunResult) -> None:
+def test_the_scores_lie_beside_it_as_json(result: "RunResult") -> None:
     written = json.loads(result.files["result"].read_text())
     assert written["scores"]["tempcnn"]["overall"] == pytest.approx(result.scores["tempcnn"].overall)
 
 
-def test_running_it_again_changes_nothing(result: RunResult, folder: Path) -> None:
+def test_running_it_again_changes_nothing(result: "RunResult", folder: Path) -> None:
     before = {
         name: path.stat().st_mtime_ns for name, path in result.files.items() if name in {"cube", "model"}
     }

@@ -95,7 +95,7 @@ def test_time_and_place(site2: str, options: dict[str, Any], count: int) -> None
     items = search("sentinel-2-l2a", url=site2, **options)
     assert len(items) == count
     days = items.datetimes.astype("datetime64[D]")
-    assert (np.diff(days) > np.timedelta64(0)).all()
+    assert (np.diff(days) > np.timedelta64(0, "D")).all()
 
 
 @pytest.mark.shared
