@@ -180,7 +180,18 @@ def pixel_area(variable: xr.DataArray | xr.Dataset) -> float | None:
 
 
 def area_text(square_kilometres: float) -> str:
-    """Write an area in the unit that suits its size: hectares below one square kilometre."""
+    """Write an area in the unit that suits its size: hectares below one square kilometre.
+
+    Parameters
+    ----------
+    square_kilometres : float
+        The area.
+
+    Returns
+    -------
+    str
+        Number and unit.
+    """
     if square_kilometres < 1:
         return f"{100 * square_kilometres:,.1f} ha"
     return f"{square_kilometres:,.2f} km²"

@@ -22,7 +22,18 @@ class SeriesModel(Protocol):
     """What prediction asks of a model of pixel series; :class:`cubekit.training.bundle.Model` is one."""
 
     def probabilities(self, x: FloatArray, /) -> FloatArray:
-        """Return class probabilities ``(n, classes)`` of physical series ``(n, t, c)`` with NaN gaps."""
+        """Return class probabilities.
+
+        Parameters
+        ----------
+        x : numpy.ndarray
+            Physical series ``(n, t, c)``, NaN where there is no data.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(n, classes)``.
+        """
 
 
 class ShippedModel:

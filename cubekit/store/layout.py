@@ -52,7 +52,18 @@ class ArrayLayout:
         return tuple(ceil(size / step) for size, step in zip(self.shape, self.objects, strict=True))
 
     def size(self, dim: str) -> int:
-        """Return the length along a dimension."""
+        """Return the length along a dimension.
+
+        Parameters
+        ----------
+        dim : str
+            Name of the dimension.
+
+        Returns
+        -------
+        int
+            Number of values.
+        """
         return self.shape[self.dims.index(dim)]
 
     @property
@@ -195,7 +206,18 @@ def codecs() -> tuple[Any, ...]:
 
 
 def grain(variable: xr.DataArray) -> dict[str, int]:
-    """Return the regular chunk side of a lazy variable along each dimension; empty for one in memory."""
+    """Return the regular chunk side of a lazy variable along each dimension.
+
+    Parameters
+    ----------
+    variable : xarray.DataArray
+        Lazy or in memory.
+
+    Returns
+    -------
+    dict
+        Dimension to side; empty for a variable in memory.
+    """
     return {str(dim): max(sizes) for dim, sizes in variable.chunksizes.items()}
 
 

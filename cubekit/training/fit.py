@@ -84,6 +84,9 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         Stop after this many epochs without a lower validation loss.
     arguments : mapping, optional
         Arguments of a registered network besides ``bands``, ``steps``, ``classes``, which the samples tell.
+    threads : int, optional
+        CPU threads of torch while training. Batches of series are too small to share: on a busy machine two
+        threads were ten times slower than one.
     progress : bool, optional
         Whether to draw a bar; by default on a terminal only, elsewhere a line at each tenth of the epochs.
 
