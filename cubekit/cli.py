@@ -216,7 +216,9 @@ def _open_scenes(source: Path, pattern: list[str] | None, collection: str | None
 def info(path: Annotated[Path, typer.Argument(help="A store, a saved model, or saved items.")]) -> None:
     """Say what a store, model or item file holds."""
     if (path / "model.json").is_file():
-        print(cubekit.load_model(path))
+        from cubekit.training.card import describe_card
+
+        print(describe_card(cubekit.load_model(path).card))
     elif path.is_dir():
         print(cubekit.open(path, allow_incomplete=True))
     else:
