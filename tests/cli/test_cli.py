@@ -2,7 +2,7 @@ import pytest
 
 from cubekit.cli import main
 
-COMMANDS = ["search", "build", "info", "verify", "train", "predict", "export", "run", "demo"]
+COMMANDS = ["search", "plan", "build", "info", "verify", "train", "predict", "export", "run", "demo"]
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
