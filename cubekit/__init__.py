@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cubekit.batching.torch import batches
     from cubekit.catalog import open_catalog
     from cubekit.cube.composite import composite
+    from cubekit.cube.cost import plan
     from cubekit.cube.fill import fill_gaps
     from cubekit.cube.indices import add_indices
     from cubekit.cube.load import open_cube
@@ -41,6 +42,7 @@ _load, _, _ = lazy_loader.attach(
         "batching.torch": ["batches"],
         "catalog": ["open_catalog"],
         "cube.composite": ["composite"],
+        "cube.cost": ["plan"],
         "cube.fill": ["fill_gaps"],
         "cube.indices": ["add_indices"],
         "cube.load": ["open_cube"],
@@ -78,6 +80,7 @@ __all__ = [
     "open_catalog",
     "open_cube",
     "open_items",
+    "plan",
     "predict",
     "run",
     "search",

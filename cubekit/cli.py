@@ -17,6 +17,8 @@ import cubekit
 from cubekit.errors import CubekitError, OptionError, PipelineError, UnknownNameError
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from cubekit.sources.items import Items
 
 app = typer.Typer(
@@ -166,24 +168,58 @@ def search(
         print(f"saved to {out}")
 
 
+SourceArgument = Annotated[Path, typer.Argument(help="Items (JSON from *search*), or a folder of scenes.")]
+PatternOption = Annotated[
+    list[str] | None, typer.Option(help="For a folder: name pattern, as in 'S2_{date:%Y%m%d}_{band}.tif'.")
+]
+CollectionOption = Annotated[str | None, typer.Option(help="Collection whose bands and masks apply.")]
+BandsOption = Annotated[str | None, typer.Option(help="Bands with commas between; default all.")]
+MaskOption = Annotated[str | None, typer.Option(help="Named mask, such as clouds.")]
+CrsOption = Annotated[str | None, typer.Option(help="Target CRS, such as EPSG:32630.")]
+ResolutionOption = Annotated[float | None, typer.Option(help="Pixel size in units of the CRS.")]
+EveryOption = Annotated[str | None, typer.Option(help="Composite period, such as 1MS or 16D.")]
+HowOption = Annotated[How, typer.Option(help="How to make one image of a period.")]
+FillOption = Annotated[Fill | None, typer.Option(help="Fill gaps in time.")]
+
+
+@app.command()
+def plan(  # noqa: PLR0913
+    source: SourceArgument,
+    *,
+    pattern: PatternOption = None,
+    collection: CollectionOption = None,
+    bands: BandsOption = None,
+    mask: MaskOption = None,
+    crs: CrsOption = None,
+    resolution: ResolutionOption = None,
+    bbox: BBoxOption = None,
+    every: EveryOption = None,
+    how: HowOption = How.MEDIAN,
+    fill: FillOption = None,
+    memory: Annotated[str | None, typer.Option(help="Budget, such as 8GB; suggests block sizes.")] = None,
+    workers: Annotated[int | None, typer.Option(help="How many blocks at a time.")] = None,
+) -> None:
+    """Say what *build* with the same options will take, before a pixel is read."""
+    items = _open_scenes(source, pattern, collection)
+    cube = _open_cube(items, crs=crs, resolution=resolution, bbox=bbox, bands=bands, mask=mask)
+    print(cubekit.plan(_reduce(cube, every, how, fill), memory=memory, workers=workers))
+
+
 @app.command()
 def build(  # noqa: PLR0913
-    source: Annotated[Path, typer.Argument(help="Items (JSON from *search*), or a folder of scenes.")],
+    source: SourceArgument,
     *,
     out: OutOption,
-    pattern: Annotated[
-        list[str] | None,
-        typer.Option(help="For a folder: name pattern, as in 'S2_{date:%Y%m%d}_{band}.tif'."),
-    ] = None,
-    collection: Annotated[str | None, typer.Option(help="Collection whose bands and masks apply.")] = None,
-    bands: Annotated[str | None, typer.Option(help="Bands with commas between; default all.")] = None,
-    mask: Annotated[str | None, typer.Option(help="Named mask, such as clouds.")] = None,
-    crs: Annotated[str | None, typer.Option(help="Target CRS, such as EPSG:32630.")] = None,
-    resolution: Annotated[float | None, typer.Option(help="Pixel size in units of the CRS.")] = None,
+    pattern: PatternOption = None,
+    collection: CollectionOption = None,
+    bands: BandsOption = None,
+    mask: MaskOption = None,
+    crs: CrsOption = None,
+    resolution: ResolutionOption = None,
     bbox: BBoxOption = None,
-    every: Annotated[str | None, typer.Option(help="Composite period, such as 1MS or 16D.")] = None,
-    how: Annotated[How, typer.Option(help="How to make one image of a period.")] = How.MEDIAN,
-    fill: Annotated[Fill | None, typer.Option(help="Fill gaps in time.")] = None,
+    every: EveryOption = None,
+    how: HowOption = How.MEDIAN,
+    fill: FillOption = None,
     layout: Annotated[Layout, typer.Option(help="What the store will be read for.")] = Layout.SERIES,
     overwrite: Annotated[
         bool, typer.Option(help="Replace a finished store once the new one is whole.")
@@ -191,16 +227,32 @@ def build(  # noqa: PLR0913
 ) -> None:
     """Build a cube and write it to Zarr; running it again finishes an interrupted one."""
     items = _open_scenes(source, pattern, collection)
+    cube = _open_cube(items, crs=crs, resolution=resolution, bbox=bbox, bands=bands, mask=mask)
+    print(cubekit.write(_reduce(cube, every, how, fill), out, layout=layout.value, overwrite=overwrite))
+
+
+def _open_cube(
+    items: "Items",
+    *,
+    crs: str | None,
+    resolution: float | None,
+    bbox: str | None,
+    bands: str | None,
+    mask: str | None,
+) -> "xr.Dataset":
+    """Open items on the grid that the options describe."""
     area: Any = _numbers(bbox, 4, "--bbox")
     target = None
     if crs is not None or resolution is not None or area is not None:
         target = cubekit.grid(crs=crs, resolution=resolution, bbox=area or items.bbox)
-    cube = cubekit.open_cube(items, target, bands=_words(bands), mask=mask)
+    return cubekit.open_cube(items, target, bands=_words(bands), mask=mask)
+
+
+def _reduce(cube: "xr.Dataset", every: str | None, how: How, fill: Fill | None) -> "xr.Dataset":
+    """Make composites and fill gaps where that is asked for."""
     if every is not None:
         cube = cubekit.composite(cube, every=every, how=how.value)
-    if fill is not None:
-        cube = cubekit.fill_gaps(cube, how=fill.value)
-    print(cubekit.write(cube, out, layout=layout.value, overwrite=overwrite))
+    return cube if fill is None else cubekit.fill_gaps(cube, how=fill.value)
 
 
 def _open_scenes(source: Path, pattern: list[str] | None, collection: str | None) -> "Items":

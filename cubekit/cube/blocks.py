@@ -1,13 +1,62 @@
 """Functions over blocks of lazy arrays: one typed door to Dask, which gives its functions no types."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from math import prod
+from typing import Any, TypeAlias, TypeVar
 
 import dask.array as da
 import numpy as np
 
 Chunks: TypeAlias = tuple[tuple[int, ...], ...]
 """Sizes of the blocks along each axis."""
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_WORKING: dict[str, tuple[float, float]] = {}
+
+
+def working_memory(*, each: float, each_of_a_date: float = 0.0) -> Callable[[_F], _F]:
+    """State next to a block function what it holds while it works, beside its input and its result.
+
+    Parameters
+    ----------
+    each : float
+        Bytes for each value of the input block.
+    each_of_a_date : float, optional
+        Bytes for each value of one date of it.
+
+    Returns
+    -------
+    callable
+        Decorator; `cubekit.plan` looks the numbers up by the name of the function.
+    """
+
+    def note(function: _F) -> _F:
+        _WORKING[function.__name__] = (each, each_of_a_date)
+        return function
+
+    return note
+
+
+def working_bytes(step: str, shape: tuple[int, ...], itemsize: int) -> int:
+    """Return what a block function holds while it works.
+
+    Parameters
+    ----------
+    step : str
+        Name of the function.
+    shape : tuple of int
+        Of its input block, dates first.
+    itemsize : int
+        Bytes of a value of the input.
+
+    Returns
+    -------
+    int
+        Bytes; for a function that says nothing, those of one copy of its input.
+    """
+    each, each_of_a_date = _WORKING.get(step, (itemsize, 0.0))
+    return round(prod(shape) * each + prod(shape[1:]) * each_of_a_date)
 
 
 def is_lazy(values: Any) -> bool:

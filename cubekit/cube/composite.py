@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cubekit.cube.blocks import is_lazy, map_blocks
+from cubekit.cube.blocks import is_lazy, map_blocks, working_memory
 from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of
 from cubekit.cube.kernels import REDUCTIONS, reduce_dates, valid_in
 from cubekit.errors import CubeError, OptionError, check_option
@@ -131,6 +131,7 @@ def _groups(counts: list[int], size: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(group) for group in groups)
 
 
+@working_memory(each=0, each_of_a_date=8)  # pieces that fit the processor's cache
 def _reduce_block(
     block: Array,
     groups: tuple[tuple[int, ...], ...],
@@ -141,6 +142,7 @@ def _reduce_block(
     return _reduce_groups(block, list(groups[block_id[0]]), how, nodata)
 
 
+@working_memory(each=0, each_of_a_date=2)
 def _count_block(
     block: Array, groups: tuple[tuple[int, ...], ...], nodata: float | None, block_id: tuple[int, ...]
 ) -> Array:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from cubekit.cube.blocks import is_lazy, map_blocks
+from cubekit.cube.blocks import is_lazy, map_blocks, working_memory
 from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of
 from cubekit.cube.kernels import off_nodata, valid_in
 from cubekit.cube.plan import BLOCK_BYTES
@@ -85,11 +85,13 @@ def _divided(size: int, at_most: int) -> int:
     return -(-size // -(-size // at_most))
 
 
+@working_memory(each=3)
 def _flag_block(before: Array, after: Array, nodata: float) -> BoolArray:
     changed = valid_in(after, nodata) & ~valid_in(before, nodata)
     return np.asarray(changed.any(axis=1))
 
 
+@working_memory(each=5, each_of_a_date=60)  # valid, next date; one date with many gaps
 def _fill_block(values: Array, days: FloatArray, how: str, limit: float, nodata: float) -> Array:
     """Fill one block, shape (time, band, y, x)."""
     valid = valid_in(values, nodata)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cubekit.cube.blocks import is_lazy, map_blocks
+from cubekit.cube.blocks import is_lazy, map_blocks, working_memory
 from cubekit.cube.contract import DIMS, MAIN, Encoding, check_cube, encoding_of
 from cubekit.cube.kernels import valid_in
 from cubekit.errors import CubeError, OptionError, UnknownNameError, did_you_mean
@@ -146,6 +146,7 @@ def _appended(values: Any, coding: Encoding, inputs: dict[str, dict[str, float |
     )
 
 
+@working_memory(each=10)  # two float32 copies, and what is data
 def _append_block(block: Array, coding: Encoding, inputs: dict[str, dict[str, float | int]]) -> FloatArray:
     import spyndex
 

@@ -206,6 +206,7 @@ def _plan(
         resampling=methods,
         mask=rule,
         on_error=on_error,
+        dropped=tuple(table.items[scene].id for scene in np.setdiff1d(np.arange(len(bounds)), inside)),
     )
 
 

@@ -78,6 +78,9 @@ class Plan:
     on_error: str = "raise"
     """What a failed read does."""
 
+    dropped: tuple[str, ...] = ()
+    """Identifiers of items that do not touch the grid."""
+
     def source(self, scene: int, layer: int) -> Source | None:
         """Return one asset, or None where the scene lacks it.
 

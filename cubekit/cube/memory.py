@@ -1,0 +1,134 @@
+"""How much memory one block of a lazy cube takes on its way through the graph, from shapes alone."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from dask.blockwise import Blockwise
+
+from cubekit.cube.blocks import Chunks, working_bytes
+from cubekit.cube.plan import MISSING, Plan
+from cubekit.cube.reader import MAX_WINDOW
+from cubekit.cube.reads import scale_of
+
+PROCESS_BYTES = 260_000_000
+"""An interpreter with xarray, Dask, GDAL, PROJ and Zarr loaded and at work."""
+
+# Bytes beside the block for each of its pixels while one band is read, by what has to be done.
+_PLACED = 4  # masks, and what is picked
+_RECODED = 20  # stored numbers as int64 or float64, while they are shifted or decoded
+_REPROJECTED = 48  # rows, columns and their whole numbers, a pair for each pixel
+_WEIGHED = 28  # sums and weights of kernels
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockMemory:
+    """What one block takes, in bytes."""
+
+    working: int
+    """In the heaviest step: its input blocks, what the function holds while it works, its result."""
+
+    step: str
+    """Name of that step."""
+
+    written: int
+    """While the result is written: as numbers, and encoded."""
+
+
+def block_memory(graph: Any, loads: Mapping[str, Plan], final: Iterable[str]) -> BlockMemory:
+    """Find the step of a graph in which one block takes the most memory.
+
+    Parameters
+    ----------
+    graph : dask.highlevelgraph.HighLevelGraph
+        Of the whole computation.
+    loads : mapping
+        Name of each layer that reads files, and its plan.
+    final : iterable of str
+        Names of the layers whose blocks are the result.
+
+    Returns
+    -------
+    BlockMemory
+        Of the largest blocks.
+    """
+    held: dict[str, int] = {}
+    for name, layer in graph.layers.items():
+        step = "reading" if name in loads else name.rsplit("-", 1)[0].strip("_")
+        sources = [graph.layers[other] for other in graph.dependencies[name]]
+        working = reading_bytes(loads[name]) if name in loads else _working(name, layer, sources)
+        held[step] = max(held.get(step, 0), working + _bytes(layer))
+    heaviest = max(held, key=lambda step: held[step])
+    written = 2 * sum(_bytes(graph.layers[name]) for name in final)
+    return BlockMemory(working=held[heaviest], step=heaviest, written=written)
+
+
+def _working(name: str, layer: Any, sources: list[Any]) -> int:
+    """Count the input blocks of a step, and what its function holds beside them."""
+    inputs = sum(map(_bytes, sources))
+    if not isinstance(layer, Blockwise):  # rechunking: parts of many blocks, or of one
+        return max(inputs, _bytes(layer))
+    if not sources:
+        return 0
+    largest = max(sources, key=_bytes)
+    return inputs + working_bytes(name.rsplit("-", 1)[0], _shape(largest), _dtype(largest).itemsize)
+
+
+def reading_bytes(plan: Plan) -> int:
+    """Count what reading holds beside the block itself.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of a cube.
+
+    Returns
+    -------
+    int
+        Bytes: for the largest block, one window of the heaviest asset as GDAL and NumPy hold it, and the
+        arrays by which it is placed, recoded or resampled.
+    """
+    rows, cols = max(plan.chunks[2]), max(plan.chunks[3])
+    area, bands = rows * cols, len(plan.bands)
+    heaviest = 0.0
+    for layer in range(plan.form_of.shape[1]):
+        for number in np.unique(plan.form_of[:, layer]):
+            if number != MISSING:
+                heaviest = max(heaviest, _reading(plan, int(number), layer, (rows, cols)))
+    return ceil(heaviest) + area * (bands + 1)  # which pixels are still wanted, which are masked
+
+
+def _reading(plan: Plan, number: int, layer: int, shape: tuple[int, int]) -> float:
+    form = plan.forms[number]
+    size = np.dtype(form.dtype).itemsize
+    scale = scale_of(plan, form.geobox)
+    sides = [min(n * s, full) for n, s, full in zip(shape, scale, form.geobox.shape.yx, strict=True)]
+    window = min(prod(sides), MAX_WINDOW) * (2 * size + 1)  # in GDAL's cache, as an array, and what is data
+    placing, recoding = _REPROJECTED * (form.geobox.crs != plan.grid.crs), 0
+    if layer < len(plan.bands):
+        floats = np.dtype(plan.encoding.dtype).kind == "f"
+        recoding = _RECODED * bool(floats or plan.shifts[:, layer].any())
+        placing += _WEIGHED * (plan.resampling[layer] != "nearest")
+    # Recoding begins when placing has ended.
+    return window + prod(shape) * (_PLACED + size + max(placing, recoding))
+
+
+def chunks_of(layer: Any) -> Chunks | None:
+    """Return the block sizes that Dask notes on the layer of an array; None for other layers."""
+    noted = layer.collection_annotations or {}
+    return noted.get("chunks")
+
+
+def _shape(layer: Any) -> tuple[int, ...]:
+    return tuple(max(sizes) for sizes in chunks_of(layer) or ((0,),))
+
+
+def _dtype(layer: Any) -> "np.dtype[Any]":
+    noted: np.dtype[Any] = np.dtype((layer.collection_annotations or {}).get("dtype", "uint8"))
+    return noted
+
+
+def _bytes(layer: Any) -> int:
+    return prod(_shape(layer)) * _dtype(layer).itemsize
