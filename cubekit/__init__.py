@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.series import read_series
     from cubekit.batching.split import split
     from cubekit.batching.torch import batches
     from cubekit.catalog import open_catalog
@@ -38,6 +39,7 @@ _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "batching.normalise": ["fit_normalisation"],
+        "batching.series": ["read_series"],
         "batching.split": ["split"],
         "batching.torch": ["batches"],
         "catalog": ["open_catalog"],
@@ -82,6 +84,7 @@ __all__ = [
     "open_items",
     "plan",
     "predict",
+    "read_series",
     "run",
     "search",
     "split",

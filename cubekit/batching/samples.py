@@ -13,13 +13,10 @@ import numpy.typing as npt
 import zarr
 
 from cubekit.batching.decode import day_of_year, decode, valid_values
-from cubekit.batching.series import read_series
 from cubekit.cube.contract import Encoding
 from cubekit.errors import OptionError, StoreError
 from cubekit.labels import ClassTable
 from cubekit.typing import Array, BoolArray, FloatArray, IntArray, StrPath
-
-__all__ = ["Samples", "day_of_year", "decode", "read_series", "valid_values"]
 
 _FORMAT = "cubekit samples 1"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +11,11 @@ import pyarrow.parquet
 
 from cubekit.batching.decode import day_of_year
 from cubekit.batching.position import metric_positions
+from cubekit.batching.samples import Samples
 from cubekit.cube.contract import Encoding
 from cubekit.errors import LabelError, OptionError, SourceError, UnknownNameError, check_option, did_you_mean
 from cubekit.labels import ClassTable
 from cubekit.typing import Array, FloatArray, IntArray, StrPath
-
-if TYPE_CHECKING:
-    from cubekit.batching.samples import Samples
 
 Steps = Literal["equal", "common"]
 
@@ -35,7 +33,7 @@ def read_series(
     group: str | None = None,
     encoding: Encoding | None = None,
     steps: Steps = "equal",
-) -> "Samples":
+) -> Samples:
     """Read labelled series from a long table.
 
     Step `i` of one series is put beside step `i` of every other. Series may come from different years, as
@@ -84,8 +82,6 @@ def read_series(
     --------
     >>> samples = read_series("cbers_samples.parquet", bands=["ndvi"])  # doctest: +SKIP
     """
-    from cubekit.batching.samples import Samples  # here, as that module offers this function too
-
     check_option("steps", steps, ["equal", "common"])
     table = _read_table(Path(path), [id, label, date, *([group] if group else []), *(bands or [])])
     place = (_first_of(_LONGITUDE, table), _first_of(_LATITUDE, table))

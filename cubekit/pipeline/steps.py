@@ -13,7 +13,8 @@ import xarray as xr
 
 import cubekit
 from cubekit.batching.extract import extract
-from cubekit.batching.samples import Samples, read_series
+from cubekit.batching.samples import Samples
+from cubekit.batching.series import read_series
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
 from cubekit.pipeline.schema import Labels, Pipeline, Source

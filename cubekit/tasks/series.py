@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from cubekit.batching.normalise import Normalisation
-from cubekit.batching.samples import day_of_year
+from cubekit.batching.decode import day_of_year
 from cubekit.typing import Array
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cubekit.batching.samples import Samples, day_of_year
+from cubekit.batching.decode import day_of_year
+from cubekit.batching.samples import Samples
 from cubekit.cube.contract import Encoding, to_physical
 from cubekit.errors import OptionError, StoreError
 from cubekit.labels import ClassTable
