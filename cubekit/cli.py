@@ -198,11 +198,18 @@ def plan(  # noqa: PLR0913
     fill: FillOption = None,
     memory: Annotated[str | None, typer.Option(help="Budget, such as 8GB; suggests block sizes.")] = None,
     workers: Annotated[int | None, typer.Option(help="How many blocks at a time.")] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Look at a few scenes: are the Sentinel-2 offsets as stated?")
+    ] = False,
 ) -> None:
     """Say what *build* with the same options will take, before a pixel is read."""
     items = _open_scenes(source, pattern, collection)
     cube = _open_cube(items, crs=crs, resolution=resolution, bbox=bbox, bands=bands, mask=mask)
     print(cubekit.plan(_reduce(cube, every, how, fill), memory=memory, workers=workers))
+    if audit:
+        from cubekit.cube.audit import audit_offsets
+
+        print(audit_offsets(items))
 
 
 @app.command()

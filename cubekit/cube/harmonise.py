@@ -47,8 +47,7 @@ def sentinel2_offset(item: "pystac.Item", offset: float | None) -> float:
     (``s2:processing_baseline``, ``processing:version``, or the product's name); `offset`. The sensing date is
     no guide: old scenes have been reprocessed. Before baseline 04.00 there was no offset to take.
     """
-    flag = next((item.properties[key] for key in _FLAGS if key in item.properties), None)
-    baseline = _baseline(item)
+    flag, baseline = offset_flag(item), baseline_of(item)
     if baseline is not None and baseline < _OFFSET_SINCE:
         return 0.0
     if flag is not None:
@@ -63,7 +62,14 @@ def sentinel2_offset(item: "pystac.Item", offset: float | None) -> float:
     )
 
 
-def _baseline(item: "pystac.Item") -> tuple[int, int] | None:
+def offset_flag(item: "pystac.Item") -> bool | None:
+    """Return whether the provider says to have taken the offset from the pixels; None where it is silent."""
+    flag = next((item.properties[key] for key in _FLAGS if key in item.properties), None)
+    return None if flag is None else bool(flag)
+
+
+def baseline_of(item: "pystac.Item") -> tuple[int, int] | None:
+    """Return the processing baseline, such as (5, 10), or None where item and product name are silent."""
     for key in ("s2:processing_baseline", "processing:version", "sentinel2:processing_baseline"):
         parts = str(item.properties.get(key, "")).strip().split(".")
         if len(parts) == 2 and all(part.isdigit() for part in parts):  # noqa: PLR2004
