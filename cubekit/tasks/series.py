@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cubekit.batching.normalise import Normalisation
 from cubekit.batching.decode import day_of_year
+from cubekit.batching.normalise import Normalisation
 from cubekit.typing import Array
 
 
