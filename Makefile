@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format types wheel test-newest clean
+.PHONY: help setup demo test lint format types wheel test-newest bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -62,5 +62,19 @@ $(VENV)-newest/.installed: pyproject.toml
 		-e '.[demo]' hypothesis pytest pytest-socket pytest-timeout pytest-xdist
 	@touch $@
 
+bench: $(VENV)-bench/.installed  ## speed and memory beside peers and the bare work; results in benchmarks/results/
+	@echo "==> benchmarks"
+	@$(VENV)-bench/bin/python -m benchmarks
+
+$(VENV)-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	@echo "==> virtual environment in $(VENV)-bench (a few minutes the first time)"
+	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]'
+	@# a peer that cannot be installed is named in the results; the others still run
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		-r benchmarks/requirements.txt || echo "==> not all peers are installed"
+	@touch $@
+
 clean:  ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-newest demo runs dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-bench demo runs dist build .mypy_cache .ruff_cache .pytest_cache
