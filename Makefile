@@ -13,7 +13,7 @@ BACK_ROOMS := cubekit/cli.py cubekit/pipeline/steps.py cubekit/sources/headers.p
 	$(foreach name,blocks kernels metadata scenes,cubekit/cube/$(name).py) \
 	$(foreach name,ledger mark metadata objects place plan regions,cubekit/store/$(name).py)
 
-.PHONY: help setup demo test lint format types wheel test-newest clean
+.PHONY: help setup demo test lint format types wheel test-newest bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -70,5 +70,19 @@ $(VENV)-newest/.installed: pyproject.toml
 		-e '.[demo]' hypothesis pytest pytest-socket pytest-timeout pytest-xdist zarr-cm
 	@touch $@
 
+bench: $(VENV)-bench/.installed  ## speed and memory beside peers and the bare work; results in benchmarks/results/
+	@echo "==> benchmarks"
+	@$(VENV)-bench/bin/python -m benchmarks
+
+$(VENV)-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	@echo "==> virtual environment in $(VENV)-bench (a few minutes the first time)"
+	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]'
+	@# a peer that cannot be installed is named in the results; the others still run
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		-r benchmarks/requirements.txt || echo "==> not all peers are installed"
+	@touch $@
+
 clean:  ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-newest demo runs dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-bench demo runs dist build .mypy_cache .ruff_cache .pytest_cache

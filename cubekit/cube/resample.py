@@ -22,6 +22,8 @@ Resampling: TypeAlias = Literal["nearest", "bilinear", "cubic", "average", "mode
 
 RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode", "min", "max")
 
+_Pair: TypeAlias = tuple[IntArray, IntArray]
+
 _SNAP = 1e-6  # of a pixel: positions this near to an edge are on it
 _NODE_METRES = 1000.0  # the transformation is exact on nodes this far apart, linear between: under 0.02 m off
 _DEGREE_METRES = 111_320.0
@@ -289,18 +291,33 @@ def sample_bilinear(pixels: Pixels, window: Window, where: Positions) -> Pixels:
     rows, cols = where.rows - 0.5 - window.top, where.cols - 0.5 - window.left
     top, left = _base(rows, weight.shape[0]), _base(cols, weight.shape[1])
     down, right = (rows - top).astype(kind), (cols - left).astype(kind)
-    total: Array = np.zeros(1, kind)
-    share: Array = np.zeros(1, kind)
-    for row, row_weight in ((top, 1 - down), (top + 1, down)):
-        for col, col_weight in ((left, 1 - right), (left + 1, right)):
-            r = np.clip(row, 0, weight.shape[0] - 1).astype(np.intp)
-            c = np.clip(col, 0, weight.shape[1] - 1).astype(np.intp)
-            factor = row_weight * col_weight
-            total = total + weighted[r, c] * factor
-            share = share + weight[r, c] * factor
+    r, c = _neighbours(top, weight.shape[0]), _neighbours(left, weight.shape[1])
+    # On parallel axes rows are blended before columns are picked: less work, the same numbers.
+    blend = _blend_axes if rows.shape[1] == 1 and cols.shape[0] == 1 else _blend
+    total, share = (blend(part, r, c, down, right) for part in (weighted, weight))
     valid = sample_nearest(pixels, window, where).valid
     with np.errstate(invalid="ignore", divide="ignore"):
         return Pixels(np.where(valid, total / share, 0).astype(kind), valid)
+
+
+def _neighbours(first: FloatArray, size: int) -> tuple[IntArray, IntArray]:
+    """Return the pixels before and behind each place, those beyond the rim moved to it."""
+    before, behind = (np.clip(first + step, 0, size - 1).astype(np.intp) for step in (0, 1))
+    return before, behind
+
+
+def _blend(values: Array, rows: _Pair, cols: _Pair, down: Array, right: Array) -> Array:
+    """Weigh the four pixels around each place."""
+    left, beyond = (values[rows[0], c] * (1 - down) + values[rows[1], c] * down for c in cols)
+    return np.asarray(left * (1 - right) + beyond * right)
+
+
+def _blend_axes(values: Array, rows: _Pair, cols: _Pair, down: Array, right: Array) -> Array:
+    """Do as `_blend`, to the last bit, for rows of shape (y, 1) and columns of shape (1, x)."""
+    above, below = (np.take(values, r[:, 0], axis=0) for r in rows)
+    lines = above * (1 - down) + below * down
+    left, beyond = (np.take(lines, c[0], axis=1) for c in cols)
+    return np.asarray(left * (1 - right) + beyond * right)
 
 
 def _base(values: FloatArray, size: int) -> FloatArray:

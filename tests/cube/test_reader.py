@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.enums import Resampling
+from scipy.ndimage import map_coordinates
 
 from cubekit.cube import reader
 from cubekit.cube.reader import Form, Source, drivers_for, read_onto
-from cubekit.cube.resample import Pixels
+from cubekit.cube.resample import Pixels, Positions, Window, sample_bilinear
 from cubekit.errors import MetadataMismatchError, SourceError
 from cubekit.sources.signing import register_signer
 
@@ -169,6 +170,25 @@ def test_bilinear_is_near_to_gdal(write_raster: Any) -> None:
     assert found.valid.all()
     gdal = by_gdal(path, target, "bilinear").astype(float)
     assert np.abs(np.rint(found.values) - gdal).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float64"])
+def test_bilinear_on_parallel_axes_is_bilinear_anywhere(dtype: str) -> None:
+    random = np.random.default_rng(3)
+    values = random.integers(1, 60_000, (40, 50)).astype(dtype)
+    valid = random.random(values.shape) > 0.2
+    window = Window(5, 7, 45, 57)
+    rows, cols = np.sort(random.uniform(3, 47, (90, 1)), axis=0), np.sort(random.uniform(5, 59, (1, 70)))
+    whole = tuple(np.ascontiguousarray(part) for part in np.broadcast_arrays(rows, cols))
+    found = sample_bilinear(Pixels(values, valid), window, Positions(rows, cols))
+    anywhere = sample_bilinear(Pixels(values, valid), window, Positions(*whole))
+    np.testing.assert_array_equal(found.valid, anywhere.valid)
+    np.testing.assert_array_equal(found.values, anywhere.values)
+    assert found.valid.mean() > 0.5
+    at = [part[found.valid] - half for part, half in zip(whole, (5.5, 7.5), strict=True)]
+    weights = map_coordinates(valid.astype(float), at, order=1, mode="nearest")
+    exact = map_coordinates(np.where(valid, values, 0.0), at, order=1, mode="nearest") / weights
+    np.testing.assert_allclose(found.values[found.valid], exact, rtol=1e-5)
 
 
 def test_bilinear_leaves_out_neighbours_without_data(write_raster: Any) -> None:

@@ -1,0 +1,1 @@
+"""Speed and memory of cubekit beside its peers and beside the bare work; run with ``make bench``."""

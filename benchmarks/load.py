@@ -1,0 +1,176 @@
+"""Rows 1 and 2: scenes onto one grid in memory, from local files and over HTTP, 40 ms for each request."""
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import numpy as np
+
+from benchmarks.inputs import BANDS, FINE, Inputs, check
+from benchmarks.measure import Bar, Case, Clock, Facts, Row, workers
+from cubekit.testing.servers import Fault, file_server
+from cubekit.typing import Array
+
+SCENES, CHUNK, IN_FLIGHT = 3, 512, 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a row loads, and how."""
+
+    bands: Sequence[str]
+    resampling: Any = "nearest"
+    threads: int = workers()
+    remote: bool = False
+
+
+Prepare = Callable[[Job, Inputs, int, str | None, Any], Callable[[], Array]]
+"""Parses so many items found under an address, and returns what loads them onto a grid."""
+
+
+def cubekit(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -> Callable[[], Array]:
+    """Open a lazy cube, a block of a date and 512 pixels a side for each task, and compute it."""
+    import cubekit as ck
+
+    options: dict[str, Any] = {"bands": job.bands, "resampling": job.resampling}
+    options["chunks"] = {"time": 1, "y": CHUNK, "x": CHUNK}
+    items = inputs.items(count, base)
+    return lambda: np.asarray(ck.open_cube(items, grid, **options)["data"])
+
+
+def odc_dask(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -> Callable[[], Array]:
+    """Load by odc-stac through Dask."""
+    return _odc(job, inputs.stac(count, base), grid, chunks={"y": CHUNK, "x": CHUNK})
+
+
+def odc_pool(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -> Callable[[], Array]:
+    """Load by odc-stac with its own pool of threads."""
+    return _odc(job, inputs.stac(count, base), grid, pool=job.threads)
+
+
+def _odc(job: Job, items: Any, grid: Any, **how: Any) -> Callable[[], Array]:
+    import odc.stac
+
+    if job.remote:
+        odc.stac.configure_rio(cloud_defaults=True)
+
+    def run() -> Array:
+        cube = odc.stac.load(items, bands=job.bands, geobox=grid, resampling=job.resampling, **how)
+        values: Array = cube.to_dataarray("band").transpose("time", "band", "y", "x").to_numpy()
+        return values
+
+    return run
+
+
+def stackstac(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -> Callable[[], Array]:
+    """Stack by stackstac, as stored integers (its default, float64, takes longer)."""
+    from rasterio.enums import Resampling
+
+    options = {
+        "epsg": grid.crs.epsg,
+        "resolution": 10,
+        "bounds": tuple(grid.boundingbox),
+        "snap_bounds": False,
+        "dtype": "uint16",
+        "fill_value": np.uint16(0),
+        "rescale": False,
+        "chunksize": CHUNK,
+        "resampling": Resampling[job.resampling],
+    }
+    stack, items = importlib.import_module("stackstac").stack, inputs.records(count, base)
+    return lambda: stack(items, assets=list(job.bands), **options).to_numpy()
+
+
+def bare(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -> Callable[[], Array]:
+    """Decode the same files with rasterio at their own resolution, block by block: the limit."""
+    import rasterio
+
+    del grid
+    hrefs = [item["assets"][band]["href"] for item in inputs.records(count, base) for band in job.bands]
+
+    def decode(href: str) -> Array:
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(href) as file:
+            out = np.empty(file.shape, file.dtypes[0])
+            for _, window in file.block_windows(1):
+                out[window.toslices()] = file.read(1, window=window)
+            return out
+
+    def run() -> Array:
+        with ThreadPoolExecutor(job.threads) as pool:
+            return list(pool.map(decode, hrefs))[0]  # noqa: RUF015  (all are decoded)
+
+    return run
+
+
+def case_of(prepare: Prepare, job: Job) -> Case:
+    """Make a case: warm up on a corner of a local scene, then load."""
+
+    def case(inputs: Inputs, clock: Clock) -> Facts:
+        grid = inputs.grid()
+        prepare(job, inputs, 1, None, grid[:64, :64])()
+        with _reached(inputs, job) as (base, requests):
+            run = prepare(job, inputs, SCENES, base, grid)
+            with clock, dask.config.set(scheduler="threads", num_workers=job.threads):
+                values = run()
+            return {"check": check(values), **requests()} if values.ndim > 2 else requests()
+
+    return case
+
+
+@contextmanager
+def _reached(inputs: Inputs, job: Job) -> Iterator[tuple[str | None, Callable[[], dict[str, float]]]]:
+    """Serve the archive if need be; give its address, and what counts the requests."""
+    if not job.remote:
+        yield None, dict
+        return
+    with file_server(inputs.folder / "archive", faults=[Fault(path="/*", delay=0.04)]) as server:
+        yield server.url, lambda: {"requests": len(server.requests())}
+
+
+_PEERS = {"odc-stac dask": odc_dask, "odc-stac pool": odc_pool, "stackstac": stackstac}
+
+
+def _row(title: str, job: Job, *bars: Bar) -> Row:
+    cases: dict[str, Prepare] = {"cubekit": cubekit, **_PEERS, "bare decode": bare}
+    return Row(
+        title=f"{title}, {SCENES} dates x {len(job.bands)} bands",
+        cases={name: case_of(prepare, job) for name, prepare in cases.items()},
+        bars=bars,
+        shown=("requests",) if job.remote else (),
+    )
+
+
+def _ahead(ratio: float, issue: int, *against: str) -> Bar:
+    peers = against or tuple(_PEERS)
+    return Bar(
+        text=f"over {against[0] if against else 'best peer'} (issue {issue})", against=peers, at_least=ratio
+    )
+
+
+_MIXED = (_ahead(3, 3, "odc-stac dask"), _ahead(5, 12))
+ROWS = {
+    "load-native": _row(
+        "Load 10 m bands on their own grid",
+        Job(FINE),
+        Bar(text="of bare decode (issue 3)", against=("bare decode",), at_least=1 / 1.2),
+        _ahead(1.1, 12),
+    ),
+    "load-nearest": _row("Load 10 m and 20 m bands on one grid, nearest", Job(BANDS), *_MIXED),
+    "load-bilinear": _row("The same, bilinear", Job(BANDS, "bilinear"), *_MIXED),
+    "http": _row(
+        f"Load over HTTP, 40 ms a request, {IN_FLIGHT} threads",
+        Job(FINE, threads=IN_FLIGHT, remote=True),
+        _ahead(1.5, 3),
+        _ahead(1.8, 12),
+        Bar(
+            text="requests of odc-stac dask over cubekit's (issue 12)",
+            measure="requests",
+            against=("odc-stac dask",),
+            at_least=2,
+        ),
+    ),
+}

@@ -1,0 +1,13 @@
+"""All rows of the suite, in the order in which they are run and shown."""
+
+from benchmarks import composite, load, planning, prediction, series, stores
+from benchmarks.measure import Row
+
+ROWS: dict[str, Row] = {
+    **load.ROWS,
+    **composite.ROWS,
+    **planning.ROWS,
+    **stores.ROWS,
+    **series.ROWS,
+    **prediction.ROWS,
+}

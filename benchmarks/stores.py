@@ -1,0 +1,183 @@
+"""Row 5: write, read and verify a store beside the bare loop over the same chunks with the same codec."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.composite import scratch
+from benchmarks.inputs import Inputs, check
+from benchmarks.measure import Bar, Clock, Facts, Row, workers
+from cubekit.typing import Array
+
+Window = tuple[slice, ...]
+
+
+def _windows(shape: tuple[int, ...], sides: tuple[int, ...]) -> Iterator[Window]:
+    ranges = [range(0, size, side) for size, side in zip(shape, sides, strict=True)]
+    for corner in product(*ranges):
+        yield tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
+
+
+def _codec() -> Any:
+    from numcodecs import Blosc
+
+    return Blosc(cname="zstd", clevel=1, shuffle=Blosc.BITSHUFFLE)
+
+
+def _write_bare(values: Array, layout: Any, folder: Path) -> None:
+    """Compress and write: one file a shard, chunks with checksums one after another."""
+    from google_crc32c import value as crc32c
+
+    codec = _codec()
+
+    def write(number_window: tuple[int, Window]) -> None:
+        number, window = number_window
+        block, parts = values[window], []
+        for inner in _windows(block.shape, layout.chunks):
+            chunk = block[inner]
+            full = np.zeros(layout.chunks, chunk.dtype)  # chunks at the edge are stored whole, as in Zarr
+            full[tuple(slice(size) for size in chunk.shape)] = chunk
+            packed = codec.encode(full)
+            parts += [packed, int(crc32c(packed)).to_bytes(4, "little")]
+        (folder / str(number)).write_bytes(b"".join(parts))
+
+    with ThreadPoolExecutor(workers()) as pool:
+        list(pool.map(write, enumerate(_windows(values.shape, layout.objects))))
+
+
+def _cube(inputs: Inputs) -> Any:
+    """Return the cube in memory, cut into lazy blocks as a computation would deliver them."""
+    return inputs.store().load().chunk({"y": 512, "x": 512})
+
+
+def write_cubekit(inputs: Inputs, clock: Clock) -> Facts:
+    """Write with ledger, digests and completion mark, flushed to the disk."""
+    import cubekit as ck
+
+    cube = _cube(inputs)
+    with scratch(inputs) as folder:
+        ck.write(cube.isel(y=slice(64), x=slice(64)), folder / "warm.zarr", progress=False)
+        with clock:
+            ck.write(cube, folder / "out.zarr", layout="series", workers=workers(), progress=False)
+        return _sized(folder / "out.zarr", cube)
+
+
+def write_xarray(inputs: Inputs, clock: Clock) -> Facts:
+    """Write by xarray with the same codec and chunks, a Dask block a shard; nothing is flushed."""
+    import dask
+
+    from cubekit.store.layout import codecs, plan_layout
+
+    cube = _cube(inputs)
+    layout = plan_layout(cube, "series")["data"]
+    cube = cube.drop_encoding()
+    cube = cube.chunk(dict(zip(layout.dims, layout.objects, strict=True)))
+    cube["data"].encoding = {
+        "chunks": layout.chunks,
+        "shards": layout.shards,
+        "compressors": codecs(),
+    }
+    with scratch(inputs) as folder:
+        with clock, dask.config.set(scheduler="threads", num_workers=workers()):
+            cube.to_zarr(folder / "out.zarr", zarr_format=3, consolidated=False)
+        return _sized(folder / "out.zarr", cube)
+
+
+def write_bare(inputs: Inputs, clock: Clock) -> Facts:
+    """Compress and write the same chunks from memory."""
+    from cubekit.store.layout import plan_layout
+
+    cube = _cube(inputs)
+    values, layout = cube["data"].to_numpy(), plan_layout(cube, "series")["data"]
+    with scratch(inputs) as folder:
+        with clock:
+            _write_bare(values, layout, folder)
+        return _sized(folder, cube)
+
+
+def _sized(folder: Path, cube: Any) -> Facts:
+    stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {"cube_mb": cube["data"].nbytes / 1e6, "stored_mb": stored / 1e6}
+
+
+def read_cubekit(inputs: Inputs, clock: Clock) -> Facts:
+    """Open the store and load it."""
+    import dask
+
+    inputs.store().isel(y=slice(64), x=slice(64)).compute()
+    with clock, dask.config.set(scheduler="threads", num_workers=workers()):
+        values = inputs.store()["data"].to_numpy()
+    return {"check": check(values)}
+
+
+def read_bare(inputs: Inputs, clock: Clock) -> Facts:
+    """Read and decompress the same chunks, written by the bare loop, checksums left out."""
+    from cubekit.store.layout import plan_layout
+
+    cube = _cube(inputs)
+    whole, layout, codec = cube["data"].to_numpy(), plan_layout(cube, "series")["data"], _codec()
+    out = np.empty_like(whole)
+
+    def read(number_window: tuple[int, Window]) -> None:
+        number, window = number_window
+        raw, block, start = (folder / str(number)).read_bytes(), out[window], 0
+        for inner in _windows(block.shape, layout.chunks):
+            size = int.from_bytes(raw[start + 12 : start + 16], "little")  # Blosc's header holds it
+            part = block[inner]
+            values = np.frombuffer(codec.decode(raw[start : start + size]), whole.dtype)
+            part[...] = values.reshape(layout.chunks)[tuple(slice(side) for side in part.shape)]
+            start += size + 4
+
+    with scratch(inputs) as folder:
+        _write_bare(whole, layout, folder)
+        with clock, ThreadPoolExecutor(workers()) as pool:
+            list(pool.map(read, enumerate(_windows(whole.shape, layout.objects))))
+    return {"check": check(out)}
+
+
+def verify_cubekit(inputs: Inputs, clock: Clock) -> Facts:
+    """Compare every object of the store with its digest."""
+    import cubekit as ck
+
+    with scratch(inputs) as folder:
+        ck.write(inputs.store().isel(y=slice(64), x=slice(64)), folder / "warm.zarr", progress=False)
+        ck.verify(folder / "warm.zarr", progress=False)
+    with clock:
+        report = ck.verify(inputs.folder / "cube.zarr", progress=False)
+    return {"damaged": float(len(report.damaged))}
+
+
+def verify_bare(inputs: Inputs, clock: Clock) -> Facts:
+    """Read every file of the store and take its CRC-32, as the ledger does."""
+    import zlib
+
+    def digest(path: Path) -> int:
+        return zlib.crc32(path.read_bytes())
+
+    with clock, ThreadPoolExecutor(workers()) as pool:
+        files = [path for path in (inputs.folder / "cube.zarr").rglob("*") if path.is_file()]
+        list(pool.map(digest, files))
+    return {"damaged": 0}
+
+
+ROWS = {
+    "store-write": Row(
+        title="Store: write a cube from memory, layout for series",
+        cases={"cubekit": write_cubekit, "xarray": write_xarray, "bare loop": write_bare},
+        bars=(Bar(text="0.8 of the bare loop (issue 4)", against=("bare loop",), at_least=0.8),),
+        shown=("cube_mb", "stored_mb"),
+    ),
+    "store-read": Row(
+        title="Store: read it back into memory",
+        cases={"cubekit": read_cubekit, "bare loop": read_bare},
+    ),
+    "store-verify": Row(
+        title="Store: verify every object",
+        cases={"cubekit": verify_cubekit, "bare CRC-32": verify_bare},
+        shown=("damaged",),
+    ),
+}
