@@ -6,6 +6,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 import logging
 import sys
 import textwrap
+import traceback
+import warnings
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import cubekit
-from cubekit.errors import CubekitError, OptionError, PipelineError, UnknownNameError
+from cubekit.errors import (
+    CubekitError,
+    GridError,
+    IncompleteStoreError,
+    OptionError,
+    PipelineError,
+    SourceError,
+    UnknownNameError,
+)
+from cubekit.progress import silence
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,8 +43,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-USAGE_ERRORS = (OptionError, PipelineError, UnknownNameError)
+USAGE_ERRORS = (GridError, OptionError, PipelineError, UnknownNameError)
 """What the user typed was wrong: exit code 2."""
+
+INTERRUPTED = 130
 
 
 class How(StrEnum):
@@ -93,7 +106,9 @@ def _version(wanted: bool) -> None:  # noqa: FBT001
 def common(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress; only results, and what went wrong.")
+    ] = False,
     version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -104,6 +119,7 @@ def common(
     handler.setFormatter(logging.Formatter("==> %(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.DEBUG if debug else logging.INFO)
+    silence(quiet)
 
 
 def _numbers(text: str | None, count: int, what: str) -> tuple[float, ...] | None:
@@ -133,7 +149,10 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
         name, found, value = pair.partition("=")
         if not found:
             raise OptionError(f"--set {pair!r} should be name=value.")
-        settings[name.strip()] = yaml.safe_load(value) if value else ""
+        try:
+            settings[name.strip()] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError as error:
+            raise OptionError(f"--set {pair!r}: the value is not acceptable YAML; quote it.") from error
     return settings
 
 
@@ -265,6 +284,8 @@ def _reduce(cube: "xr.Dataset", every: str | None, how: How, fill: Fill | None) 
 def _open_scenes(source: Path, pattern: list[str] | None, collection: str | None) -> "Items":
     """Open saved items, or index a folder."""
     if not source.is_dir():
+        if pattern:
+            raise OptionError(f"--pattern is for a folder of scenes, and {source} is none.")
         return cubekit.open_items(source, collection=collection)
     if not pattern:
         raise OptionError(f"{source} is a folder: say how its files are named with --pattern.")
@@ -279,7 +300,13 @@ def info(path: Annotated[Path, typer.Argument(help="A store, a saved model, or s
 
         print(describe_card(cubekit.load_model(path).card))
     elif path.is_dir():
-        print(cubekit.open(path, allow_incomplete=True))
+        try:
+            print(cubekit.open(path))
+        except IncompleteStoreError as error:
+            print(cubekit.open(path, allow_incomplete=True))
+            print(f"\nNot a finished store of cubekit: {error}")
+    elif not path.exists():
+        raise SourceError(f"There is nothing at {path}.")
     else:
         print(cubekit.open_items(path))
 
@@ -302,19 +329,23 @@ def train(  # noqa: PLR0913
     column: Annotated[str, typer.Option(help="Column that holds the class.")] = "class",
     inward: Annotated[float, typer.Option(help="Shrink polygons by so many metres.")] = 0.0,
     network: Annotated[str, typer.Option(help="Name of the network.")] = "tempcnn",
-    epochs: Annotated[int, typer.Option(min=1)] = 20,
-    batch: Annotated[int, typer.Option(min=2)] = 256,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training samples.")] = 20,
+    batch: Annotated[int, typer.Option(min=2, help="Samples per step of training.")] = 256,
     by: Annotated[By, typer.Option(help="What keeps training and test samples apart.")] = By.BLOCKS,
     buffer: Annotated[float, typer.Option(help="Metres between training and other samples.")] = 0.0,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of split, weights and order.")] = 0,
 ) -> None:
-    """Train a network on labelled pixels of a cube and save it with its scores."""
+    """Train a network on labelled pixels of a cube, save it, and print its scores on the test samples."""
+    from cubekit.training.bundle import model_folder
+    from cubekit.training.checks import check_network
+
     opened = cubekit.open(cube)
+    check_network(network)  # a slip of the pen costs seconds, not a training
+    model_folder(out)
     table = cubekit.load_labels(labels, opened, column=column, inward=inward)
     fitting, valid, test = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=seed)
-    model = cubekit.fit(network, fitting, valid, epochs=epochs, batch=batch, seed=seed)
+    model = cubekit.fit(network, fitting, valid, epochs=epochs, batch=batch, seed=seed, out=out)
     print(model.score(test).table())
-    model.save(out)
     print(f"saved to {out}")
 
 
@@ -328,10 +359,13 @@ def predict(
         str | None, typer.Option(help="threads, processes, or the address of a Dask scheduler.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="How many blocks at a time.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace another prediction once the new one is whole.")
+    ] = False,
 ) -> None:
     """Predict a whole cube with Dask; running it again finishes an interrupted run."""
-    loaded = cubekit.load_model(model)
-    print(cubekit.predict(loaded, cubekit.open(cube), out=out, scheduler=scheduler, workers=workers))
+    loaded, opened = cubekit.load_model(model), cubekit.open(cube)
+    print(cubekit.predict(loaded, opened, out=out, scheduler=scheduler, workers=workers, overwrite=overwrite))
 
 
 @app.command()
@@ -340,9 +374,10 @@ def export(
     out: Annotated[Path, typer.Argument(help="Target; the ending says the form: .tif .png .zarr .json.")],
     *,
     variable: Annotated[str | None, typer.Option(help="Which variable; default the main one.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what lies there.")] = False,
 ) -> None:
     """Write a cube or prediction as COG, picture, Zarr or STAC item."""
-    cubekit.export(cubekit.open(store), out, variable=variable)
+    cubekit.export(cubekit.open(store), out, variable=variable, overwrite=overwrite)
     print(f"wrote {out}")
 
 
@@ -390,27 +425,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     if debug:  # accepted anywhere, though it belongs to the program
         words = ["--debug", *(word for word in words if word != "--debug")]
-    try:
-        code = app(args=words, standalone_mode=False, prog_name="cubekit")
-    except (typer.Abort, KeyboardInterrupt):
-        return _say("Interrupted; running the same command again goes on from here.", 130)
-    except CubekitError as error:
-        if debug:
-            raise
-        return _say(f"{type(error).__name__}: {error}", 2 if isinstance(error, USAGE_ERRORS) else 1)
-    except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's, of which typer may carry a copy
-            error.show()
-            return int(error.exit_code)
-        if debug:
-            raise
-        return _say(f"Unexpected {type(error).__name__}: {error}. Add --debug to see where.", 1)
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        try:
+            code = app(args=words, standalone_mode=False, prog_name="cubekit")
+        except (typer.Abort, KeyboardInterrupt):
+            code = INTERRUPTED
+        except Exception as error:  # noqa: BLE001  (the last stop before the user)
+            return _failed(error, debug=debug)
+    if code == INTERRUPTED:  # typer turns Ctrl-C into a return value
+        return _say(
+            "Interrupted. The same command again goes on with an unfinished store; training starts anew.", 130
+        )
     return code if isinstance(code, int) else 0
 
 
+def _failed(error: Exception, *, debug: bool) -> int:
+    """Tell an error, with its traceback where asked for, and return the exit code."""
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's, of which typer may carry a copy
+        error.show()
+        return int(error.exit_code)
+    if debug:
+        traceback.print_exception(error)
+    if not isinstance(error, CubekitError):
+        return _say(f"Unexpected {type(error).__name__}: {error}. Add --debug to see where.", 1)
+    message = str(error).replace("overwrite=True", "--overwrite")
+    return _say(f"{type(error).__name__}: {message}", 2 if isinstance(error, USAGE_ERRORS) else 1)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning as a paragraph, without the line of code that it comes from."""
+    _say(f"Warning: {message}", 0)
+
+
 def _say(message: str, code: int) -> int:
-    """Print a paragraph to standard error and return an exit code."""
-    print(textwrap.fill(message, width=100, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+    """Print a paragraph to standard error, lists line by line, and return an exit code."""
+    lines = [
+        textwrap.fill(line, width=100, break_long_words=False, break_on_hyphens=False)
+        for line in message.splitlines()
+    ]
+    print("\n".join(lines), file=sys.stderr)
     return code
 
 

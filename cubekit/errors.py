@@ -80,7 +80,7 @@ class TrainingError(CubekitError, RuntimeError):
 
 
 class BundleError(CubekitError, ValueError):
-    """A saved model is damaged or incomplete."""
+    """A saved model is damaged or incomplete, or a model cannot be saved."""
 
 
 class ModelMismatchError(BundleError):

@@ -3,10 +3,45 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
 QUIET_SECONDS = 3.0
 """Least time between two lines of progress where no bar is drawn."""
+
+
+class _Default:
+    """What happens where a caller leaves open whether to draw."""
+
+    silent = False
+
+
+def silence(wanted: bool) -> None:  # noqa: FBT001  (what it is all about)
+    """Say whether this process shows no progress where it is not asked for, as ``cubekit --quiet`` does.
+
+    Parameters
+    ----------
+    wanted : bool
+        Whether to be silent.
+    """
+    _Default.silent = wanted
+
+
+def shown_as(enabled: bool | None) -> Literal["bar", "lines", "nothing"]:  # noqa: FBT001  (as callers have it)
+    """Say in what form progress is shown.
+
+    Parameters
+    ----------
+    enabled : bool or None
+        What a caller asked for.
+
+    Returns
+    -------
+    {"bar", "lines", "nothing"}
+        By default a bar on a terminal and lines elsewhere.
+    """
+    if enabled is None and not _Default.silent:
+        return "bar" if sys.stderr.isatty() else "lines"
+    return "bar" if enabled else "nothing"
 
 
 class Advance(Protocol):
@@ -37,9 +72,9 @@ def progress(title: str, total: float, *, unit: str = "", enabled: bool | None =
     Advance
         Call it with the amount done since the last call.
     """
-    drawn = sys.stderr.isatty() if enabled is None else enabled
-    if not drawn:
-        yield _milestones(title, total, unit) if enabled is None else _silent
+    shown = shown_as(enabled)
+    if shown != "bar":
+        yield _milestones(title, total, unit) if shown == "lines" else _silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

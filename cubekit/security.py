@@ -147,10 +147,15 @@ def load_yaml(path: StrPath) -> Any:
         Naming file, line and reason.
     """
     file = Path(path)
-    size = file.stat().st_size
-    if size > MAX_YAML_BYTES:
-        raise CatalogError(f"{file}: {size} bytes, expected at most {MAX_YAML_BYTES} in a YAML file.")
-    text = file.read_text(encoding="utf-8")
+    try:
+        size = file.stat().st_size
+        if size > MAX_YAML_BYTES:
+            raise CatalogError(f"{file}: {size} bytes, expected at most {MAX_YAML_BYTES} in a YAML file.")
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CatalogError(f"{file} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"{file} is not text in UTF-8, so it is no YAML file ({error}).") from error
     try:
         _check_yaml_shape(text)
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader subclass)

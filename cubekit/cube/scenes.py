@@ -13,7 +13,14 @@ from cubekit.cube.metadata import FormReader, is_complete, read_header, read_hea
 from cubekit.cube.plan import MISSING
 from cubekit.cube.reader import Form, Source
 from cubekit.cube.resample import to_pixels
-from cubekit.errors import CubeError, MetadataMismatchError, SourceError, UnknownNameError, did_you_mean
+from cubekit.errors import (
+    CubeError,
+    MetadataMismatchError,
+    OptionError,
+    SourceError,
+    UnknownNameError,
+    did_you_mean,
+)
 from cubekit.grids import enclosing
 from cubekit.typing import Array, BBox, IntArray
 
@@ -101,7 +108,7 @@ def choose_layers(
     ------
     UnknownNameError
         With the nearest band.
-    CubeError
+    OptionError
         For repeated names, or none.
     """
     if isinstance(bands, str):
@@ -109,7 +116,7 @@ def choose_layers(
     names = _default_bands(items, collection) if bands is None else bands
     layers = [_layer(name, items, collection) for name in names]
     if not layers or len({layer.name for layer in layers}) < len(layers):
-        raise CubeError(f"bands={bands}: give at least one band, each once.")
+        raise OptionError(f"bands={bands}: give at least one band, each once.")
     if quality and collection is not None and collection.quality is not None:
         layers.append(Layer(collection.quality.band, collection.band(collection.quality.band)))
     return layers

@@ -6,7 +6,7 @@ from pathlib import Path
 import xarray as xr
 
 from cubekit.cube.contract import MAIN, geobox_of
-from cubekit.errors import ExportError, OptionError, did_you_mean
+from cubekit.errors import CubekitError, ExportError, OptionError, did_you_mean
 from cubekit.exports.cog import refuse_existing, write_cog
 from cubekit.exports.variable import choose
 
@@ -50,7 +50,7 @@ def export(
     UnknownNameError
         If there is no such variable.
     ExportError
-        If the target exists, or the variable does not fit the form.
+        If the target exists or cannot be written, or the variable does not fit the form.
 
     Examples
     --------
@@ -65,11 +65,18 @@ def export(
         return _export_store(data, target, variable, overwrite=overwrite, progress=progress)
     refuse_existing(target, overwrite=overwrite)
     chosen = choose(data, variable)
-    if suffix == ".png":
-        return _export_figure(chosen, target)
-    if suffix == ".json":
-        return _export_item(chosen, target, progress=progress)
-    return write_cog(chosen, target, overwrite=overwrite, progress=progress)
+    try:
+        if suffix == ".png":
+            return _export_figure(chosen, target)
+        if suffix == ".json":
+            return _export_item(chosen, target, progress=progress)
+        return write_cog(chosen, target, overwrite=overwrite, progress=progress)
+    except OSError as error:
+        if isinstance(error, CubekitError):
+            raise
+        raise ExportError(
+            f"Cannot write {target}: {error.strerror or error}. Choose another path."
+        ) from error
 
 
 def _export_store(

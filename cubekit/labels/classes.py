@@ -4,6 +4,7 @@ import colorsys
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import xarray as xr
@@ -227,12 +228,13 @@ def default_colours(names: Sequence[str], *, given: Mapping[str, str] | None = N
 
 
 def _spare_colours() -> Iterator[str]:
-    """Yield the palette, then hues a golden angle apart, so that no number of classes runs out."""
+    """Yield the palette, then hues a golden angle apart, darker each time round: no number runs out."""
     yield from PALETTE
     hue = 0.0
-    while True:
+    for number in count():
         hue = (hue + 0.6180339887) % 1.0
-        red, green, blue = colorsys.hsv_to_rgb(hue, 0.55, 0.8)
+        # one brightness has a few hundred colours of 8 bits only
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.55, 0.8 - 0.02 * (number // 128 % 32))
         yield f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 

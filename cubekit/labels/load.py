@@ -25,6 +25,9 @@ Classes: TypeAlias = ClassTable | Mapping[int, str] | Sequence[str]
 Source: TypeAlias = "StrPath | gpd.GeoDataFrame | xr.DataArray"
 """What labels may come from."""
 
+MAX_CLASSES = 254
+"""Most classes: maps hold them in a byte beside nodata."""
+
 _MANY = 10  # values listed in a message before the rest is counted
 
 
@@ -76,8 +79,9 @@ def load_labels(
     Raises
     ------
     LabelError
-        If nothing lies on the grid (both extents are given), the inward buffer leaves nothing, a value has no
-        class, or metres are asked for on a grid in degrees.
+        If the file cannot be read, nothing lies on the grid (both extents are given), the inward buffer
+        leaves nothing, a value has no class, there are more classes than a map can hold, or metres are asked
+        for on a grid in degrees.
     UnknownNameError
         If the column or variable does not exist.
     OptionError
@@ -111,6 +115,11 @@ def _resolve(
     colours: Mapping[str, str] | Sequence[str] | None,
 ) -> ClassTable:
     """Make the class table from the values found and what the caller says about them."""
+    if classes is None and len(found) > MAX_CLASSES:
+        raise LabelError(
+            f"The labels hold {len(found)} different values ({_shown(found)}), at most {MAX_CLASSES} can be "
+            "classes. Is this an image, or an id in place of a class? Name the column, or give classes=."
+        )
     if isinstance(classes, ClassTable):
         table = classes
     elif isinstance(classes, Mapping):

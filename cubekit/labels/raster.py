@@ -12,10 +12,12 @@ import xarray as xr
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from rasterio.errors import RasterioError
 
-from cubekit.errors import LabelError, OptionError, UnknownNameError, did_you_mean
+from cubekit.errors import CubekitError, LabelError, OptionError, UnknownNameError, did_you_mean
 from cubekit.labels.classes import UNLABELLED, ClassTable
 from cubekit.labels.vector import crs_of
+from cubekit.sources.headers import DRIVERS
 from cubekit.typing import FloatArray, IntArray, StrPath
 
 _SUFFIXES = {".tif", ".tiff", ".jp2", ".img", ".nc", ".nc4", ".h5", ".hdf5"}
@@ -148,11 +150,24 @@ def connected_patches(label: IntArray) -> IntArray:
 
 def _open(path: Path, variable: str, grid: GeoBox) -> xr.DataArray:
     """Open the part of a raster near the grid, with its stored numbers."""
-    if not path.exists():
+    if not path.is_file():
         raise LabelError(f"No label file {str(path)!r}.")
+    try:
+        return _read_raster(path, variable, grid)
+    except CubekitError:
+        raise
+    except (RasterioError, OSError, ValueError) as error:
+        raise LabelError(
+            f"{str(path)!r} cannot be read as a raster of labels: {str(error).rstrip('.')}. Is it whole, and "
+            "of the format that its ending says?"
+        ) from error
+
+
+def _read_raster(path: Path, variable: str, grid: GeoBox) -> xr.DataArray:
+    """Read a raster by its suffix."""
     if path.suffix.lower() not in _NETCDF:
         return _read_window(path, grid)
-    with xr.open_dataset(path, mask_and_scale=False, decode_coords="all") as dataset:
+    with xr.open_dataset(path, engine="netcdf4", mask_and_scale=False, decode_coords="all") as dataset:
         names = [str(name) for name in dataset.data_vars]
         if variable not in names and len(names) != 1:
             raise UnknownNameError(
@@ -167,7 +182,8 @@ def _read_window(path: Path, grid: GeoBox) -> xr.DataArray:
     import rasterio
     from rasterio.windows import Window
 
-    with rasterio.open(path) as file:
+    # by its suffix, so that no VRT or other document in disguise leads elsewhere
+    with rasterio.open(path, driver=DRIVERS[path.suffix.lower()]) as file:
         box = GeoBox.from_rio(file)
         if file.count != 1 or box.crs is None:
             raise LabelError(

@@ -230,16 +230,31 @@ def _read_file(path: Path, grid: GeoBox) -> tuple[Frame, Any]:
 
     if not path.exists():
         raise LabelError(f"No label file {str(path)!r}.")
-    if path.suffix.lower() in {".parquet", ".geoparquet"}:
-        frame = gpd.read_parquet(path)
-        return frame.reset_index(drop=True), frame.total_bounds
+    if path.is_dir() and path.suffix.lower() != ".gdb":
+        raise LabelError(f"{str(path)!r} is a folder: name the file with the labels in it.")
     try:
-        bounds = pyogrio.read_info(path, force_total_bounds=True)["total_bounds"]
+        if path.suffix.lower() in {".parquet", ".geoparquet"}:
+            frame = gpd.read_parquet(path)
+            return frame.reset_index(drop=True), frame.total_bounds
+        info = pyogrio.read_info(path, force_total_bounds=True)
+        if info["crs"] is None:
+            raise LabelError(f"{str(path)!r} states no CRS: set it, in QGIS or with frame.set_crs('EPSG:…').")
+        bounds = info["total_bounds"]
         near = gpd.GeoSeries([grid.extent.geom], crs=grid.crs)
         # ids of the file, so that one polygon keeps its number whatever grid it is read for
         return gpd.read_file(path, bbox=near, engine="pyogrio", fid_as_index=True), bounds
-    except pyogrio.errors.DataSourceError as error:
-        raise LabelError(f"{str(path)!r} is not a readable vector file: {error}") from error
+    except (
+        RuntimeError,
+        ValueError,
+        OSError,
+        shapely.errors.ShapelyError,
+    ) as error:  # pyogrio, pyarrow, GEOS
+        if isinstance(error, LabelError):
+            raise
+        said = str(error).partition("; It might help")[0].rstrip(".")  # the rest advises GDAL's users
+        raise LabelError(
+            f"{str(path)!r} is not a readable vector file: {said}. Copy it anew, or save it as a GeoPackage."
+        ) from error
 
 
 def _class_values(cells: "pd.Series[Any]", ignore: Sequence[int | str]) -> tuple[Array, Any]:

@@ -1,7 +1,7 @@
 """The table of networks: names to build them by, and a decorator to add one's own."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
@@ -162,12 +162,7 @@ def create(name: str, **arguments: Any) -> "nn.Module":
     OptionError
         If an argument is unknown (the message names the nearest) or a required one is missing.
     """
-    info = describe(name)
-    for argument in arguments:
-        if argument not in info.arguments:
-            raise OptionError(
-                f"Network {name!r} has no argument {argument!r}. {did_you_mean(argument, info.arguments)}"
-            )
+    info = check_arguments(name, arguments)
     missing = [argument for argument in info.required if argument not in arguments]
     if missing:
         raise OptionError(
@@ -175,6 +170,37 @@ def create(name: str, **arguments: Any) -> "nn.Module":
             f"{', '.join(f'{argument}=…' for argument in info.required)})."
         )
     return info.network(**arguments)
+
+
+def check_arguments(name: str, arguments: Iterable[str]) -> NetworkInfo:
+    """Raise unless a network has these arguments.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+    arguments : iterable of str
+        Their names.
+
+    Returns
+    -------
+    NetworkInfo
+        Of the network.
+
+    Raises
+    ------
+    UnknownNameError
+        If no network has this name; the message names the nearest.
+    OptionError
+        If an argument is unknown; the message names the nearest.
+    """
+    info = describe(name)
+    for argument in arguments:
+        if argument not in info.arguments:
+            raise OptionError(
+                f"Network {name!r} has no argument {argument!r}. {did_you_mean(argument, info.arguments)}"
+            )
+    return info
 
 
 def names(task: Task | None = None) -> tuple[str, ...]:

@@ -61,7 +61,8 @@ def run(
     Parameters
     ----------
     pipeline : str or path
-        A pipeline file, or the name of one that ships with cubekit.
+        A pipeline file, or the name of one that ships with cubekit. Relative paths inside it start at the
+        current folder.
     out : str or path, optional
         Folder for everything the run makes. Default: ``runs/<name of the file>``. Steps that lie there
         finished, made from the same inputs and settings, are not done again.
@@ -79,7 +80,9 @@ def run(
     Raises
     ------
     PipelineError
-        If the file is wrong.
+        If the file is wrong, names files that are not there, or the folder cannot be made.
+    UnknownNameError
+        If the network is not known; before anything is read.
     CubekitError
         From any step; finished steps stay, and running again goes on from there.
 
@@ -91,7 +94,8 @@ def run(
     path = _locate(pipeline)
     spec = read_pipeline(path, settings)
     folder = Path(out) if out is not None else Path("runs") / path.stem
-    folder.mkdir(parents=True, exist_ok=True)
+    steps.check_inputs(spec)
+    _make(folder)
     clock = _Clock()
     cube = clock.step("cube", lambda: steps.build_cube(spec, folder / "cube.zarr", overwrite=overwrite))
     labels = steps.labels_for(spec, cube)
@@ -126,6 +130,16 @@ def _verdict(overall: Mapping[str, float]) -> str:
             )
             lines.append(f"  {told} {name} ({accuracy:.3f})")
     return "\n".join(lines)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of a run."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PipelineError(
+            f"Cannot make the folder {folder}: {error.strerror}. Choose another out=."
+        ) from error
 
 
 def _locate(pipeline: StrPath) -> Path:

@@ -6,13 +6,14 @@ A file names data and settings only: networks, masks and methods by registered n
 
 import re
 from collections.abc import Mapping
+from math import isclose
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cubekit import specs
-from cubekit.errors import PipelineError, did_you_mean
+from cubekit.errors import CatalogError, PipelineError, did_you_mean
 from cubekit.security import load_yaml
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -99,7 +100,7 @@ class Labels(_Section):
 
     source: str
     column: str = "class"
-    inward: float = 0.0
+    inward: float = Field(default=0.0, ge=0)
     all_touched: bool = False
     classes: dict[int, str] | None = None
     colours: dict[str, str] | None = None
@@ -125,10 +126,18 @@ class Split(_Section):
 
     by: Literal["blocks", "groups", "random"] = "blocks"
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
-    buffer: float = 0.0
-    block: float | None = None
+    buffer: float = Field(default=0.0, ge=0)
+    block: float | None = Field(default=None, gt=0)
     whole_groups: bool = False
     seed: int = 0
+
+    @field_validator("fractions")
+    @classmethod
+    def _make_a_whole(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(shares) < 0 or not isclose(sum(shares), 1, abs_tol=1e-6):
+            msg = "training, validation and test must add up to 1"
+            raise ValueError(msg)
+        return shares
 
 
 class Train(_Section):
@@ -139,7 +148,7 @@ class Train(_Section):
     epochs: int = Field(default=20, gt=0)
     batch: int = Field(default=256, gt=1)
     learning_rate: float = Field(default=1e-3, gt=0)
-    patience: int | None = None
+    patience: int | None = Field(default=None, gt=0)
     class_weights: Literal["balanced"] | None = None
     normalise: Literal["percentile", "standard"] = "percentile"
     seed: int = 0
@@ -196,14 +205,19 @@ def read_pipeline(path: Path, settings: Mapping[str, Any] | None = None) -> Pipe
     PipelineError
         Naming the key, with the nearest known one; or the parameter that is unknown or has no value.
     """
-    raw = load_yaml(path)
+    try:
+        raw = load_yaml(path)
+    except CatalogError as error:
+        raise PipelineError(str(error)) from error
     if not isinstance(raw, dict):
         raise PipelineError(f"{path} holds {type(raw).__name__}, expected keys such as source, cube, train.")
-    parameters = dict(raw.get("parameters") or {})
+    parameters = raw.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise PipelineError(f"{path}: parameters must be lines of the form 'name: value'.")
     for name in settings or {}:
         if name not in parameters:
             raise PipelineError(f"{path} has no parameter {name!r}. {did_you_mean(name, parameters)}")
-    parameters |= dict(settings or {})
+    parameters = parameters | dict(settings or {})
     missing = [name for name, value in parameters.items() if value is None]
     if missing:
         raise PipelineError(f"{path} needs a value for {missing}: add --set {missing[0]}=…")
@@ -226,7 +240,8 @@ def _fill(value: Any, parameters: Mapping[str, Any], path: Path) -> Any:
         return value
     for name in _REFERENCE.findall(value):
         if name not in parameters:
-            raise PipelineError(f"{path} uses ${{{name}}}. {did_you_mean(name, parameters)}")
+            hint = did_you_mean(name, parameters)
+            raise PipelineError(f"{path} uses ${{{name}}}, which is not among its parameters. {hint}")
     whole = _REFERENCE.fullmatch(value)
     if whole:
         return parameters[whole[1]]
@@ -255,7 +270,9 @@ def _problem(problem: Any) -> str:
         return f"Unknown key {where!r}. {did_you_mean(problem['loc'][-1], _keys_at(problem['loc'][:-1]))}"
     if problem["type"] == "missing":
         return f"Key {where!r} is missing."
-    return f"Key {where!r}: {problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r})."
+    found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"Key {where!r}: {message}{found}." if problem["loc"] else f"{message[0].upper()}{message[1:]}."
 
 
 def _keys_at(location: tuple[str | int, ...]) -> list[str]:

@@ -15,11 +15,13 @@ import cubekit
 from cubekit.batching.extract import extract
 from cubekit.batching.samples import Samples
 from cubekit.batching.series import read_series
+from cubekit.errors import PipelineError
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
 from cubekit.pipeline.schema import Labels, Pipeline, Source
 from cubekit.sources.items import Items
 from cubekit.training.bundle import Model
+from cubekit.training.checks import check_network
 
 log = logging.getLogger("cubekit")
 
@@ -43,6 +45,18 @@ class Made:
     def all_scores(self) -> dict[str, Accuracy]:
         """Return the scores on the test samples and against the reference map."""
         return {**self.scores, **self.reference}
+
+
+def check_inputs(spec: Pipeline) -> None:
+    """Raise for what would only be missed once the cube is built, hours later perhaps."""
+    check_network(spec.train.network, spec.train.arguments)
+    sections = {"labels": spec.labels, "series": spec.series, "reference": spec.reference}
+    for name, section in sections.items():
+        if section is not None and not Path(section.source).exists():
+            raise PipelineError(
+                f"Key '{name}.source': there is no file at {section.source}. Relative paths start at "
+                f"{Path.cwd()}."
+            )
 
 
 def open_scenes(source: Source) -> Items:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -170,13 +169,22 @@ class Items(Sequence[pystac.Item]):
         path : path
             Local file; an existing one is replaced once the new one is whole. Local addresses are written as
             absolute paths: `open_items` then needs ``root=`` unless they lie beside the file.
+
+        Raises
+        ------
+        SourceError
+            If the file cannot be written.
         """
         features = [scene.to_dict(include_self_link=True, transform_hrefs=False) for scene in self.scenes]
         text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1, allow_nan=False)
         target = Path(path)
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.replace(file.name, target)  # noqa: PTH105  (atomic on one file system)
+        draft = target.with_name(f".{target.name}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(target)
+        except OSError as error:
+            raise SourceError(f"Cannot write {target}: {error.strerror}. Choose another path.") from error
 
 
 def open_items(
@@ -418,8 +426,13 @@ def _read(source: ItemsLike) -> tuple[str | None, Path | None, Any]:
         if path.suffix in {".parquet", ".geoparquet"}:
             return None, path.parent, _read_parquet(path)
         return None, path.parent, json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(f"There is no file at {path}.") from None
     except (OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read as STAC items: {error}") from error
+        raise SourceError(
+            f"{path} cannot be read as STAC items: {error}. Give JSON that a search saved; scenes "
+            "in a folder are indexed by open_archive, with a pattern for their names."
+        ) from error
 
 
 def _read_parquet(path: Path) -> Any:

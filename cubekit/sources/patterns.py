@@ -45,6 +45,14 @@ class FilePattern:
 
     text: str
 
+    def __post_init__(self) -> None:
+        if set(_FIELD.sub("", self.text)) & {"{", "}"}:
+            raise OptionError(
+                f"Pattern {self.text!r} has a brace without its partner, or a field that is no name; "
+                "write fields as {band} or {date:%Y%m%d}."
+            )
+        _ = self.regex  # complains about date codes before any file is looked at
+
     @cached_property
     def formats(self) -> dict[str, str]:
         """Date format of each date field."""
@@ -129,9 +137,14 @@ class FilePattern:
         if found is None:
             return None
         values = found.groupdict()
-        dates = {
-            name: datetime.strptime(values.pop(name), form).replace(tzinfo=UTC)
-            for name, form in self.formats.items()
-        }
+        dates = {name: _date(values.pop(name), form) for name, form in self.formats.items()}
         band = values.pop("band", None)
         return FileFields(band, dates.get("date"), dates.get("end"), values)
+
+
+def _date(digits: str, form: str) -> datetime:
+    """Read a date in UTC."""
+    try:
+        return datetime.strptime(digits, form).replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError(f"{digits!r} is no date of the form {form}") from None

@@ -157,7 +157,10 @@ def _collect(url: str, id_: str, query: Query, max_items: int | None) -> list[An
     except APIError as error:
         status = getattr(error, "status_code", None)
         said = f"status {status}: " if status else ""
-        raise SearchError(f"{redact(url)} could not be searched: {said}{redact(error)[:500]}") from None
+        raise SearchError(
+            f"{redact(url)} could not be searched: {said}{redact(error)[:500]}. Check the address and the "
+            "connection, and try again."
+        ) from None
     except (ValueError, KeyError, TypeError, pystac.STACError, ClientTypeError, NotImplementedError) as error:
         if isinstance(error, SearchError):
             raise

@@ -50,7 +50,7 @@ def find(kind: Kind, name: str) -> Path:
     """
     root = folder(kind)
     for candidate in (root / f"{name}.yaml", root / name):
-        if candidate.exists():
+        if candidate.parent == root and candidate.exists():  # a name, no path that leads elsewhere
             return candidate
     known = [path.stem for path in sorted(root.iterdir()) if not path.name.startswith(".")]
     raise UnknownNameError(f"No {kind[:-1]} named {name!r}. {did_you_mean(name, known)}")

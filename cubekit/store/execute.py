@@ -260,5 +260,8 @@ def _client(scheduler: Any) -> Any:
     if isinstance(scheduler, Client):
         return scheduler
     if isinstance(scheduler, str):
-        return Client(scheduler, set_as_default=False)  # type: ignore[no-untyped-call]
+        try:
+            return Client(scheduler, set_as_default=False)  # type: ignore[no-untyped-call]
+        except (OSError, ValueError) as error:
+            raise StoreError(f"No Dask scheduler answers at {scheduler}: {error}. Is it running?") from error
     return None

@@ -21,7 +21,7 @@ from cubekit.store.layout import SPACE
 from cubekit.store.mark import read_mark
 from cubekit.store.metadata import user_attributes
 from cubekit.store.objects import ROOT, SIDE, Objects, WholeView
-from cubekit.store.place import beside, local
+from cubekit.store.place import beside, local, no_store
 from cubekit.store.trust import check_trusted
 from cubekit.typing import Array, StrPath
 
@@ -138,7 +138,7 @@ def _mark(folder: Path, root: bytes | None) -> dict[str, Any]:
         return {}
     if beside(folder, "previous").is_dir():
         raise StoreError(f"Replacing {folder} was interrupted between two renames: run write again.")
-    raise StoreError(f"No store at {folder}.")
+    raise StoreError(no_store(folder))
 
 
 def _incomplete(folder: Path, mark: Mapping[str, Any]) -> str:

@@ -54,6 +54,15 @@ def beside(path: Path, what: Literal["lock", "next", "previous"]) -> Path:
     return path.with_name(f".{path.name}.{what}")
 
 
+def no_store(path: Path) -> str:
+    """Say that there is no store at a path, and whether there is something else."""
+    if path.exists():
+        return (
+            f"No store at {path}: what lies there is no Zarr store. Give the folder that build or write made."
+        )
+    return f"No store at {path}: there is nothing. Check the path."
+
+
 def look(path: Path) -> Found:
     """Find out what is at a path.
 

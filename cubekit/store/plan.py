@@ -19,6 +19,8 @@ PLAN = f"{SIDE}/plan.json"
 FORMAT = 1
 """Version of this store format."""
 
+_DIGESTS = (".digest", ".metadata", ".source")  # entries that say nothing to people
+
 _SHOWN = 20
 
 
@@ -82,13 +84,16 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     Returns
     -------
     list of str
-        One text for each entry that differs, such as ``"variables.data.dtype: 'uint16', now 'int16'"``.
+        One text for each entry that differs, such as ``"variables.data.dtype: 'uint16', now 'int16'"``; of
+        what is only known by its digest, the name. Attributes come last.
     """
     old, new = dict(_entries(before)), dict(_entries(now))
+    changed = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
     return [
-        f"{key}: {old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        f"{key} differs"
+        if key.startswith("attributes.") or key.endswith(_DIGESTS)
+        else f"{key}: {old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r}"
+        for key in sorted(changed, key=lambda key: (key.startswith("attributes."), key))
     ]
 
 

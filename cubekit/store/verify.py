@@ -16,7 +16,7 @@ from cubekit.progress import progress as bar
 from cubekit.store.ledger import LEDGER, read_ledger, summed
 from cubekit.store.mark import read_mark
 from cubekit.store.objects import PARTIAL, ROOT, SIDE, Digest, Objects
-from cubekit.store.place import local
+from cubekit.store.place import local, no_store
 from cubekit.store.plan import PLAN, digest_of
 from cubekit.store.trust import check_document
 from cubekit.typing import StrPath
@@ -93,7 +93,7 @@ def verify(path: StrPath, *, progress: bool | None = None) -> VerifyReport:
     folder = local(path)
     objects = Objects.at(folder)
     if all(objects.size(key) is None for key in (ROOT, PLAN, ".zgroup", ".zmetadata")):
-        raise StoreError(f"No store at {folder}.")
+        raise StoreError(no_store(folder))
     mark, damaged = _root(objects, folder)
     plan, digests = read_ledger(objects)
     if mark.get("state") == "complete":

@@ -203,11 +203,15 @@ class Model:
         -------
         pathlib.Path
             The folder.
+
+        Raises
+        ------
+        BundleError
+            If the folder cannot be written, or holds a Zarr store.
         """
         from cubekit.training.stac import to_item
 
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        target = model_folder(folder)
         state = {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in self.network.state_dict().items()
@@ -226,6 +230,36 @@ class Model:
         for name in files:
             os.replace(target / f".{name}.part", target / name)  # noqa: PTH105  (the atomic one)
         return target
+
+
+def model_folder(folder: StrPath) -> Path:
+    """Make the folder for a model; refuse what is meant for something else.
+
+    Parameters
+    ----------
+    folder : path
+        Made if absent.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    BundleError
+        If it is a file, holds a Zarr store, or cannot be written.
+    """
+    target = Path(folder)
+    if any((target / name).exists() for name in ("zarr.json", ".zgroup")):
+        raise BundleError(f"{target} holds a Zarr store, no model; it is left alone. Choose another folder.")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BundleError(f"Cannot make the folder {target}: {error.strerror}. Choose another.") from error
+    if not os.access(target, os.W_OK):
+        raise BundleError(f"Cannot write into {target}: permission denied. Choose another folder.")
+    return target
 
 
 def load_model(folder: StrPath, *, network: nn.Module | None = None) -> Model:

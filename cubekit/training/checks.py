@@ -1,12 +1,13 @@
 """What is checked before a training starts, so that a mistake costs seconds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from cubekit.batching.samples import Samples
 from cubekit.errors import OptionError, TrainingError
+from cubekit.nn.registry import NetworkInfo, check_arguments
 
 LEAST_CLASSES = 2
 
@@ -26,6 +27,36 @@ def observed(samples: Samples) -> Samples:
     """
     usable = np.all(np.any(samples.valid(), axis=1), axis=1)
     return samples if usable.all() else samples.take(np.flatnonzero(usable))
+
+
+def check_network(network: str, arguments: Iterable[str] = ()) -> NetworkInfo:
+    """Raise unless a registered network can classify series.
+
+    Parameters
+    ----------
+    network : str
+        Name in the registry.
+    arguments : iterable of str, optional
+        Names of the arguments it will be given.
+
+    Returns
+    -------
+    NetworkInfo
+        What the registry knows of it.
+
+    Raises
+    ------
+    UnknownNameError
+        If the registry does not know the network; the message names the nearest.
+    OptionError
+        If it is for another kind of problem, or an argument is unknown.
+    """
+    info = check_arguments(network, arguments)
+    if (info.task, info.form) != ("classify", "series"):
+        raise OptionError(
+            f"Network {network!r} is for task {info.task!r} on {info.form}, not to classify series."
+        )
+    return info
 
 
 def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:

@@ -15,12 +15,12 @@ from cubekit.batching.normalise import Method, Normalisation, fit_normalisation
 from cubekit.batching.samples import Samples
 from cubekit.batching.torch import batches
 from cubekit.errors import OptionError, check_option
-from cubekit.nn.registry import Task, create, describe
+from cubekit.nn.registry import Task, create
 from cubekit.tasks.classify import WEIGHT_DECAY, Classify
 from cubekit.tasks.series import SeriesInput
-from cubekit.training.bundle import Model
+from cubekit.training.bundle import Model, model_folder
 from cubekit.training.card import DataRecord, ModelCard
-from cubekit.training.checks import check_samples, check_settings, observed
+from cubekit.training.checks import check_network, check_samples, check_settings, observed
 from cubekit.training.loop import GRADIENT_NORM, run_epochs
 from cubekit.training.session import quiet, repeatable, torch_threads
 from cubekit.typing import BBox, StrPath
@@ -104,6 +104,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         If an option is out of range.
     UnknownNameError
         If the registry does not know the network.
+    BundleError
+        If `out` cannot be written, or holds something else.
 
     Examples
     --------
@@ -123,6 +125,10 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         "patience": patience,
     }
     check_option("task", task, ["classify"])
+    if isinstance(network, str):
+        check_network(network, arguments or {})
+    if out is not None:
+        model_folder(out)
     check_settings(settings, with_valid=valid is not None)
     usable = observed(train)
     usable_valid = None if valid is None else observed(valid)
@@ -184,11 +190,7 @@ def _build(
             raise OptionError("arguments= only goes with a registered name; this network is built already.")
         kind = type(network)
         return deepcopy(network), f"{kind.__module__}.{kind.__qualname__}", None
-    info = describe(network)
-    if (info.task, info.form) != ("classify", "series"):
-        raise OptionError(
-            f"Network {network!r} is for task {info.task!r} on {info.form}, not to classify series."
-        )
+    info = check_network(network, arguments)
     told = {"bands": len(samples.bands), "steps": len(samples.times), "classes": len(samples.classes)}
     merged = {key: value for key, value in told.items() if key in info.arguments} | dict(arguments)
     return create(network, **merged), network, merged

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cubekit.batching.torch import SampleStream
 from cubekit.errors import TrainingError
+from cubekit.progress import shown_as
 from cubekit.training.session import run_trainer
 from cubekit.typing import StrPath
 
@@ -183,11 +184,11 @@ def run_epochs(
         If the user stopped it.
     """
     keeper = KeepBest(network)
-    bar = sys.stderr.isatty() if progress is None else progress
+    shown = shown_as(progress)
     callbacks: list[Callback] = [NewOrder(train), keeper]
-    if bar:
+    if shown == "bar":
         callbacks.append(RichProgressBar(leave=True))
-    elif progress is None:
+    elif shown == "lines":
         callbacks.append(EpochLines(keeper))
     if patience is not None:
         callbacks.append(EarlyStopping("valid_loss", patience=patience))
@@ -202,7 +203,7 @@ def run_epochs(
         num_sanity_val_steps=0,
         enable_checkpointing=False,  # the best weights stay in memory; bundles are never pickled
         enable_model_summary=False,
-        enable_progress_bar=bar,
+        enable_progress_bar=shown == "bar",
     )
     run_trainer(trainer, module, train, valid)
     keeper.restore()

@@ -428,7 +428,7 @@ def test_wishes_that_cannot_be_met_are_refused(make_item: Any, as_items: Any) ->
         open_cube([item], TEN.translate_pix(5000, 0))
     with pytest.raises(CubeError, match="needs a collection with quality rules"):
         open_cube([item], mask="clouds")
-    with pytest.raises(CubeError, match="each once"):
+    with pytest.raises(OptionError, match="each once"):
         open_cube([item], bands=["red", "red"])
     with pytest.raises(OptionError, match="all 1 bands of a pixel stay in one block"):
         open_cube([item], chunks={"band": 2})
