@@ -21,7 +21,6 @@ _TRIES = 16  # seeded attempts to keep every class in every part; each costs two
 _BLOCKS_ACROSS = 12  # default blocks along the longer side of the area
 _BUFFERS_ACROSS = 4  # default block side in buffers: the buffer then eats at most half of a lone block
 _LEAST_CLASSES = 2
-_REMEDY = "Use smaller blocks, by='groups' or by='random', label the class elsewhere too, or leave it out."
 _BUFFER_REMEDY = "Use a smaller buffer or larger blocks, label the class elsewhere too, or leave it out."
 _CLOSE = 0.05  # share of all samples by which a part may miss its fraction before another attempt is made
 
@@ -128,7 +127,7 @@ def split(
     unit = _units(table, by, side, whole_groups=whole_groups)
     counts = _counts_by_unit(weights, unit)
     what = {"blocks": f"blocks of {side:g} m" if side else "", "groups": "groups", "random": "samples"}[by]
-    _check_units(table, counts, share, what)
+    _check_units(table, counts, share, what, _remedy(by, buffer))
 
     def attempt(number: int) -> _Attempt:
         random = np.random.default_rng([seed, number])
@@ -140,7 +139,7 @@ def split(
 
     best = _best(attempt(number) for number in range(_TRIES))
     if best.missing:
-        raise SplitError(_explain(table, best, what=what, buffer=buffer))
+        raise SplitError(_explain(table, best, what=what, by=by, buffer=buffer))
     train, valid, test = (table.take(np.flatnonzero(best.part == index)) for index in range(len(PARTS)))
     return train, valid, test
 
@@ -239,17 +238,17 @@ def _counts_by_unit(weights: FloatArray, unit: IntArray) -> FloatArray:
     return np.stack([np.bincount(unit, weights=column) for column in weights.T], axis=1)
 
 
-def _check_units(samples: Samples, counts: FloatArray, share: FloatArray, what: str) -> None:
+def _check_units(samples: Samples, counts: FloatArray, share: FloatArray, what: str, remedy: str) -> None:
     """Raise where a class is in too few units to be in both training and test."""
     parts = int((share > 0).sum())
     if len(counts) < parts:
-        raise SplitError(f"All samples lie in {len(counts)} {what}, too few for {parts} parts. {_REMEDY}")
+        raise SplitError(f"All samples lie in {len(counts)} {what}, too few for {parts} parts. {remedy}")
     needed = int((share[[TRAIN, TEST]] > 0).sum())
     for name, holders in zip(samples.classes, (counts > 0).sum(axis=0), strict=True):
         if 0 < holders < needed:
             raise SplitError(
                 f"Class {name!r} lies in {holders} of {len(counts)} {what}, so it cannot be in both training "
-                f"and test. {_REMEDY}"
+                f"and test. {remedy}"
             )
 
 
@@ -291,7 +290,15 @@ def _judge(
     )
 
 
-def _explain(samples: Samples, best: _Attempt, *, what: str, buffer: float) -> str:
+def _remedy(by: By, buffer: float) -> str:
+    """Say what helps where there are too few blocks or groups."""
+    ways = [f"by={other!r}" for other in ("groups", "random") if other != by]
+    if by == "blocks":
+        ways = ["a smaller buffer" if buffer else "smaller blocks", *ways]
+    return f"Use {' or '.join(ways)}, label the class elsewhere too, or leave it out."
+
+
+def _explain(samples: Samples, best: _Attempt, *, what: str, by: By, buffer: float) -> str:
     """Say which class is missing where, and what to do."""
     gone = "; ".join(
         f"no sample of class {samples.classes.names[each]!r} for {PARTS[part]}"
@@ -300,5 +307,5 @@ def _explain(samples: Samples, best: _Attempt, *, what: str, buffer: float) -> s
         for part, each in best.missing
     )
     near = f" outside a buffer of {buffer:g} m" if buffer else ""
-    remedy = _BUFFER_REMEDY if buffer else _REMEDY
+    remedy = _BUFFER_REMEDY if buffer else _remedy(by, buffer)
     return f"{_TRIES} ways to give {what} to the parts leave {gone}{near}. {remedy}"
