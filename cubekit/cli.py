@@ -433,6 +433,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = INTERRUPTED
         except Exception as error:  # noqa: BLE001  (the last stop before the user)
             return _failed(error, debug=debug)
+        finally:
+            silence(False)  # whoever calls main() from Python hears progress again
     if code == INTERRUPTED:  # typer turns Ctrl-C into a return value
         return _say(
             "Interrupted. The same command again goes on with an unfinished store; training starts anew.", 130

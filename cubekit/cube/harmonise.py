@@ -63,13 +63,35 @@ def sentinel2_offset(item: "pystac.Item", offset: float | None) -> float:
 
 
 def offset_flag(item: "pystac.Item") -> bool | None:
-    """Return whether the provider says to have taken the offset from the pixels; None where it is silent."""
+    """Return whether the provider says to have taken the offset from the pixels.
+
+    Parameters
+    ----------
+    item : pystac.Item
+        Sentinel-2 item.
+
+    Returns
+    -------
+    bool or None
+        None where the item is silent.
+    """
     flag = next((item.properties[key] for key in _FLAGS if key in item.properties), None)
     return None if flag is None else bool(flag)
 
 
 def baseline_of(item: "pystac.Item") -> tuple[int, int] | None:
-    """Return the processing baseline, such as (5, 10), or None where item and product name are silent."""
+    """Return the processing baseline of an item.
+
+    Parameters
+    ----------
+    item : pystac.Item
+        Sentinel-2 item.
+
+    Returns
+    -------
+    tuple of int or None
+        Such as (5, 10); None where properties and product name are silent.
+    """
     for key in ("s2:processing_baseline", "processing:version", "sentinel2:processing_baseline"):
         parts = str(item.properties.get(key, "")).strip().split(".")
         if len(parts) == 2 and all(part.isdigit() for part in parts):  # noqa: PLR2004

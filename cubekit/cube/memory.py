@@ -116,7 +116,18 @@ def _reading(plan: Plan, number: int, layer: int, shape: tuple[int, int]) -> flo
 
 
 def chunks_of(layer: Any) -> Chunks | None:
-    """Return the block sizes that Dask notes on the layer of an array; None for other layers."""
+    """Return the block sizes that Dask notes on a layer.
+
+    Parameters
+    ----------
+    layer : dask layer
+        Of a high-level graph.
+
+    Returns
+    -------
+    tuple or None
+        Sizes along each dimension; None for layers that are no arrays.
+    """
     noted = layer.collection_annotations or {}
     return noted.get("chunks")
 
