@@ -71,3 +71,8 @@ def test_labels_without_a_table_are_refused() -> None:
         class_table(xr.DataArray([0]))
     with pytest.raises(LabelError, match="'elevation'"):
         class_table(xr.Dataset({"elevation": 1}))
+
+
+def test_colours_do_not_run_out() -> None:
+    """A single brightness has fewer colours than this; looking for one more never ended."""
+    assert len(set(default_colours([str(number) for number in range(3000)]))) == 3000

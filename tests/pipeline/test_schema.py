@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from cubekit import specs
-from cubekit.errors import PipelineError
+from cubekit.errors import PipelineError, UnknownNameError
 from cubekit.pipeline.schema import read_pipeline
 
 MINIMAL: dict[str, Any] = {
@@ -92,3 +92,36 @@ def test_every_pipeline_that_ships_is_right(path: Path) -> None:
     named = yaml.safe_load(path.read_text()).get("parameters", {})
     spec = read_pipeline(path, {name: value for name, value in needed.items() if name in named})
     assert spec.title
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"title: \xe9", "not text in UTF-8"),
+        (b"title: a\ntitle: b", "repeats"),
+        (b'title: !!python/object/apply:os.system ["true"]', "not acceptable YAML"),
+        (b"title: [", "not acceptable YAML"),
+        (b"- a", "holds list"),
+        (b"", "holds NoneType"),
+        (b"title: t\nparameters: [a]", "name: value"),
+    ],
+)
+def test_what_is_no_pipeline_is_said_so(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(content)
+    with pytest.raises(PipelineError, match=said):
+        read_pipeline(path)
+
+
+def test_a_missing_part_is_named_without_echoing_the_file(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="either labels") as caught:
+        read_pipeline(write(tmp_path, {"labels": None}), {"where": "x"})
+    assert "items.json" not in str(caught.value)
+
+
+def test_a_model_is_a_name_and_no_path(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.yaml").write_text("train: {network: tempcnn}")
+    for name in (str(tmp_path / "mine"), "../models/tempcnn"):
+        with pytest.raises(UnknownNameError, match="No model named"):
+            read_pipeline(write(tmp_path, {"train": {"model": name}}), {"where": "x"})

@@ -1,6 +1,7 @@
 """Items of every real file of STAC records, and what is made of them."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,14 @@ def test_the_box_covers_every_scene_and_no_arc_is_shorter(spans: list[tuple[floa
     # Oracle: the shortest arc starts at one of the scenes.
     arcs = [max((start - first) % 360 + width for start, width in spans) for first, _ in spans]
     assert length <= min(*arcs, 360.0) + 1e-6
+
+
+def test_saved_items_can_be_read_by_others_and_make_their_folder(tmp_path: Path) -> None:
+    umask = os.umask(0o022)
+    os.umask(umask)
+    target = tmp_path / "new" / "items.json"
+    open_items({"type": "FeatureCollection", "features": []}).save(target)
+    assert target.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert [path.name for path in target.parent.iterdir()] == ["items.json"]
+    with pytest.raises(SourceError, match="Cannot write"):
+        open_items([]).save(target / "x.json")
