@@ -161,7 +161,10 @@ BBoxOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Value for a parameter of the file.", metavar="NAME=VALUE")
+    list[str] | None,
+    typer.Option(
+        "--set", help="Value for a parameter of the file; may be given several times.", metavar="NAME=VALUE"
+    ),
 ]
 
 
@@ -192,9 +195,13 @@ PatternOption = Annotated[
     list[str] | None, typer.Option(help="For a folder: name pattern, as in 'S2_{date:%Y%m%d}_{band}.tif'.")
 ]
 CollectionOption = Annotated[str | None, typer.Option(help="Collection whose bands and masks apply.")]
-BandsOption = Annotated[str | None, typer.Option(help="Bands with commas between; default all.")]
-MaskOption = Annotated[str | None, typer.Option(help="Named mask, such as clouds.")]
-CrsOption = Annotated[str | None, typer.Option(help="Target CRS, such as EPSG:32630.")]
+BandsOption = Annotated[
+    str | None, typer.Option(help="Bands with commas between; default those of the collection.")
+]
+MaskOption = Annotated[str | None, typer.Option(help="Named mask, such as clouds or clouds+shadows.")]
+CrsOption = Annotated[
+    str | None, typer.Option(help="Target CRS, such as EPSG:32630; default that of the scenes.")
+]
 ResolutionOption = Annotated[float | None, typer.Option(help="Pixel size in units of the CRS.")]
 EveryOption = Annotated[str | None, typer.Option(help="Composite period, such as 1MS or 16D.")]
 HowOption = Annotated[How, typer.Option(help="How to make one image of a period.")]
@@ -331,7 +338,9 @@ def train(  # noqa: PLR0913
     network: Annotated[str, typer.Option(help="Name of the network.")] = "tempcnn",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training samples.")] = 20,
     batch: Annotated[int, typer.Option(min=2, help="Samples per step of training.")] = 256,
-    by: Annotated[By, typer.Option(help="What keeps training and test samples apart.")] = By.BLOCKS,
+    by: Annotated[
+        By, typer.Option(help="What stays together in one part: blocks of land, groups (polygons), nothing.")
+    ] = By.BLOCKS,
     buffer: Annotated[float, typer.Option(help="Metres between training and other samples.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of split, weights and order.")] = 0,
 ) -> None:
@@ -385,7 +394,7 @@ def export(
 def run(
     pipeline: Annotated[str, typer.Argument(help="A pipeline file, or the name of one that ships.")],
     *,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default runs/<name>.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default runs/NAME.")] = None,
     settings: SetOption = None,
     overwrite: Annotated[
         bool, typer.Option(help="Replace a cube made from other scenes or settings.")

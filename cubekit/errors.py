@@ -143,3 +143,28 @@ def check_option(what: str, value: object, options: Iterable[object]) -> None:
     if value not in accepted:
         msg = f"{what}={value!r} is not accepted. {did_you_mean(value, accepted)}"
         raise OptionError(msg)
+
+
+def check_kind(what: str, value: object, kind: type | tuple[type, ...], remedy: str) -> None:
+    """Raise unless an argument is of the kind that is meant.
+
+    Parameters
+    ----------
+    what : str
+        Name of the argument, for the message.
+    value : object
+        What was given.
+    kind : type or tuple of type
+        What is accepted.
+    remedy : str
+        How to get one, such as ``"open it with cubekit.open_items"``.
+
+    Raises
+    ------
+    OptionError
+        With what was given, and the remedy.
+    """
+    if not isinstance(value, kind):
+        kinds = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        shown = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+        raise OptionError(f"{what} is {shown}, expected {kinds}: {remedy}.")

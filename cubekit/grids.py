@@ -110,7 +110,10 @@ def _crs(crs: str | int | CRS) -> CRS:
 
 
 def _resolution(resolution: SomeResolution) -> Any:
-    pixel = res_(resolution)
+    try:
+        pixel = res_(resolution)
+    except ValueError as error:
+        raise GridError(f"resolution={resolution!r}: expected a number in units of the CRS.") from error
     if not all(isfinite(size) and size != 0 for size in pixel.xy):
         raise GridError(f"resolution={resolution!r}: pixel sizes must be finite and not zero.")
     return res_(abs(resolution)) if isinstance(resolution, int | float) else pixel
@@ -169,8 +172,16 @@ def utm_zone(longitude: float, latitude: float) -> CRS:
     return CRS(f"EPSG:{(32600 if latitude >= 0 else 32700) + zone}")
 
 
+def _corners(corners: BBox, name: str) -> BBox:
+    try:
+        left, bottom, right, top = (float(value) for value in corners)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name}={corners!r}: expected four numbers.") from error
+    return left, bottom, right, top
+
+
 def _check_box(corners: BBox, name: str) -> BBox:
-    left, bottom, right, top = (float(value) for value in corners)
+    left, bottom, right, top = _corners(corners, name)
     if not all(isfinite(value) for value in (left, bottom, right, top)):
         raise GridError(f"{name}={corners}: every corner must be a finite number.")
     if top == bottom or left == right:
@@ -181,7 +192,7 @@ def _check_box(corners: BBox, name: str) -> BBox:
 
 
 def _check_degrees(corners: BBox, name: str) -> BBox:
-    west, south, east, north = (float(value) for value in corners)
+    west, south, east, north = _corners(corners, name)
     if max(abs(south), abs(north)) > _MAX_LATITUDE:
         hint = "; latitude and longitude look swapped" if max(abs(west), abs(east)) <= _MAX_LATITUDE else ""
         raise GridError(

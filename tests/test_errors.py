@@ -1,6 +1,6 @@
 import pytest
 
-from cubekit.errors import CubekitError, OptionError, SourceError, check_option, did_you_mean
+from cubekit.errors import CubekitError, OptionError, SourceError, check_kind, check_option, did_you_mean
 
 
 def test_nearest_option_is_named() -> None:
@@ -20,3 +20,11 @@ def test_errors_are_also_the_builtin_a_caller_expects() -> None:
     assert issubclass(OptionError, ValueError)
     assert issubclass(SourceError, OSError)
     assert issubclass(SourceError, CubekitError)
+
+
+def test_a_value_of_another_kind_is_shown_with_the_remedy() -> None:
+    check_kind("number", 3, (int, float), "count")
+    with pytest.raises(OptionError, match="number is '3', expected int or float: count"):
+        check_kind("number", "3", (int, float), "count")
+    with pytest.raises(OptionError, match="number is a list, expected int: count"):
+        check_kind("number", [3], int, "count")

@@ -108,7 +108,8 @@ def _check_grid(labels: xr.Dataset, grid: GeoBox) -> None:
             return
     raise LabelError(
         f"The labels lie on another grid than the cube: {other.shape.y} x {other.shape.x} pixels in "
-        f"{other.crs} against {grid.shape.y} x {grid.shape.x} in {grid.crs}. Use load_labels(source, cube)."
+        f"{_name(other)} against {grid.shape.y} x {grid.shape.x} in {_name(grid)}. Use load_labels(source, "
+        "cube)."
     )
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cubekit.batching.decode import decode
 from cubekit.batching.samples import Samples
-from cubekit.errors import OptionError
+from cubekit.errors import OptionError, check_kind
 from cubekit.typing import IntArray
 
 Batch = dict[str, torch.Tensor]
@@ -46,6 +46,7 @@ def batches(samples: Samples, *, batch: int = 256, shuffle: bool = False, seed: 
     >>> for each in batches(train, batch=256, shuffle=True):  # doctest: +SKIP
     ...     logits = network(each["x"], mask=each["valid"], doy=each["doy"])
     """
+    check_kind("samples", samples, Samples, "split a cube and its labels with cubekit.split")
     return SampleStream(samples, batch=batch, shuffle=shuffle, seed=seed)
 
 

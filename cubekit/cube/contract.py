@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from cubekit.errors import CubeError
+from cubekit.errors import CubeError, check_kind
 
 MAIN = "data"
 """Name of the main variable."""
@@ -157,7 +157,10 @@ def check_cube(cube: xr.Dataset) -> None:
     ------
     CubeError
         Naming the first broken promise: main variable, dimensions, band names, time order, grid.
+    OptionError
+        If it is no dataset.
     """
+    check_kind("cube", cube, xr.Dataset, "open one with cubekit.open or cubekit.open_cube")
     if MAIN not in cube:
         raise CubeError(f"A cube needs a variable {MAIN!r}; found {sorted(map(str, cube.data_vars))}.")
     if cube[MAIN].dims != DIMS:

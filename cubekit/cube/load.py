@@ -31,7 +31,7 @@ from cubekit.cube.scenes import (
     native_grid,
     time_steps,
 )
-from cubekit.errors import CubeError, OptionError, SourceError, check_option
+from cubekit.errors import CubeError, OptionError, SourceError, check_kind, check_option
 from cubekit.typing import Array, BoolArray, IntArray
 
 if TYPE_CHECKING:
@@ -119,8 +119,13 @@ def open_cube(  # noqa: PLR0913
     check_option("on_error", on_error, ("raise", "record"))
     check_option("group_by", group_by, ("solar_day", "time", "item"))
     check_option("dtype", dtype, (None, "float32"))
+    check_kind("items", items, Sequence, "open them with cubekit.open_items")
+    if grid is not None:
+        check_kind("grid", grid, GeoBox, "make one with cubekit.grid")
     if len(items) == 0:
-        raise CubeError("There are no items to open.")
+        raise CubeError("There are no items to open: widen the search, or look into the file they came from.")
+    if not hasattr(items[0], "assets"):  # a path is a sequence too
+        raise OptionError(f"items is {items!r:.200}, expected STAC items: open them with cubekit.open_items.")
     collection = getattr(items, "collection", None)
     masks = () if mask is None else (mask,) if isinstance(mask, str) else tuple(mask)
     rule = _rule(collection, masks, dilate)

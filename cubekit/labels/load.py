@@ -86,6 +86,8 @@ def load_labels(
         If the column or variable does not exist.
     OptionError
         If an option does not fit the kind of source.
+    SecurityError
+        If a file of polygons or points is a virtual one that names others.
 
     Examples
     --------

@@ -1,5 +1,6 @@
 """Polygons and points onto a grid: read near the grid, shrink, burn, settle overlaps."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import shapely
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from cubekit.errors import LabelError, OptionError, UnknownNameError, did_you_mean
+from cubekit.errors import LabelError, OptionError, SecurityError, UnknownNameError, did_you_mean
 from cubekit.labels.classes import UNLABELLED, ClassTable
 from cubekit.typing import Array, IntArray, StrPath
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _SEGMENTS = 32  # chords in a quarter circle: buffers are exact to 0.03 %
+
+_VIRTUAL = re.compile(rb"<OGR\w*DataSource")  # how GDAL's OGR VRT and web services begin
+_HEAD_BYTES = 4096
 
 Frame: TypeAlias = "gpd.GeoDataFrame"
 
@@ -232,6 +236,7 @@ def _read_file(path: Path, grid: GeoBox) -> tuple[Frame, Any]:
         raise LabelError(f"No label file {str(path)!r}.")
     if path.is_dir() and path.suffix.lower() != ".gdb":
         raise LabelError(f"{str(path)!r} is a folder: name the file with the labels in it.")
+    _refuse_virtual(path)
     try:
         if path.suffix.lower() in {".parquet", ".geoparquet"}:
             frame = gpd.read_parquet(path)
@@ -255,6 +260,16 @@ def _read_file(path: Path, grid: GeoBox) -> tuple[Frame, Any]:
         raise LabelError(
             f"{str(path)!r} is not a readable vector file: {said}. Copy it anew, or save it as a GeoPackage."
         ) from error
+
+
+def _refuse_virtual(path: Path) -> None:
+    """Refuse a document that names other files or services to read, whatever its suffix says."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if _VIRTUAL.search(file.read(_HEAD_BYTES)):
+                raise SecurityError(
+                    f"{str(path)!r} is a virtual file that leads elsewhere; give the labels themselves."
+                )
 
 
 def _class_values(cells: "pd.Series[Any]", ignore: Sequence[int | str]) -> tuple[Array, Any]:

@@ -123,7 +123,6 @@ def train(spec: Pipeline, parts: Parts, folder: Path) -> Model:
         return cubekit.load_model(folder)
     options = spec.train.model_dump(exclude_none=True, exclude={"network"})
     model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
-    model.save(folder)
     note.write_text(digest)
     return model
 

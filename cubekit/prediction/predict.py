@@ -82,6 +82,8 @@ def predict(  # noqa: PLR0913
     """
     _check_options(outputs, out=out, tile=tile, workers=workers, scheduler=scheduler)
     check_cube(cube)
+    if not hasattr(model, "select"):
+        raise OptionError(f"model is {model!r}, expected a Model: load it with cubekit.load_model.")
     selected = model.select(cube)
     prediction = _lazy(model, selected, tuple(outputs), tile)
     if out is None:

@@ -14,7 +14,7 @@ from cubekit import __version__
 from cubekit.batching.normalise import Method, Normalisation, fit_normalisation
 from cubekit.batching.samples import Samples
 from cubekit.batching.torch import batches
-from cubekit.errors import OptionError, check_option
+from cubekit.errors import OptionError, check_kind, check_option
 from cubekit.nn.registry import Task, create
 from cubekit.tasks.classify import WEIGHT_DECAY, Classify
 from cubekit.tasks.series import SeriesInput
@@ -125,6 +125,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         "patience": patience,
     }
     check_option("task", task, ["classify"])
+    check_kind("train", train, Samples, "split a cube and its labels with cubekit.split")
     if isinstance(network, str):
         check_network(network, arguments or {})
     if out is not None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
-from cubekit.errors import LabelError, OptionError, UnknownNameError
+from cubekit.errors import LabelError, OptionError, SecurityError, UnknownNameError
 from cubekit.labels import class_table, load_labels
 
 GRID = GeoBox.from_bbox((500_000, 5_000_000, 500_400, 5_000_300), "EPSG:32633", resolution=10)
@@ -219,3 +219,16 @@ def test_slovenian_land_cover_with_a_buffer_of_20_m(shared: Path) -> None:
     x, y = np.meshgrid(labels["x"], labels["y"])
     edges = polygons.geometry.boundary.loc[labels["group"].to_numpy()[inside]]
     assert shapely.distance(edges.to_numpy(), shapely.points(x[inside], y[inside])).min() >= 20 - 1e-6
+
+
+@pytest.mark.parametrize("name", ["labels.gpkg", "labels.geojson", "labels.shp"])
+def test_a_virtual_file_that_names_another_is_refused(tmp_path: Path, name: str) -> None:
+    frame = gpd.GeoDataFrame({"class": ["a"]}, geometry=[shapely.box(0, 0, 100, 100)], crs="EPSG:32630")
+    secret = tmp_path / "secret.gpkg"
+    frame.to_file(secret)
+    (tmp_path / name).write_text(
+        f'<OGRVRTDataSource><OGRVRTLayer name="secret"><SrcDataSource>{secret}</SrcDataSource>'
+        "</OGRVRTLayer></OGRVRTDataSource>"
+    )
+    with pytest.raises(SecurityError, match="leads elsewhere"):
+        load_labels(tmp_path / name, GeoBox.from_bbox((0, 0, 100, 100), "EPSG:32630", resolution=10))
