@@ -61,7 +61,7 @@ def objects(own: Sequence[int], tile: int | None) -> tuple[int, int]:
     length = tile or max(own)
     group = length * math.ceil(TILE / length)
     wanted = min(LARGEST_OBJECT, max(TILE, sum(own) // FEWEST_OBJECTS))
-    shard = group * math.ceil(wanted / group)
+    shard = group * min(math.ceil(wanted / group), max(1, LARGEST_OBJECT // group))
     chunk = max(size for size in range(1, min(shard, LARGEST_OBJECT) + 1) if shard % size == 0)
     return (chunk, shard) if chunk >= min(shard, TILE // 2) else (shard, shard)
 

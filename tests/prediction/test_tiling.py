@@ -2,10 +2,10 @@
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cubekit.prediction.tiling import TILE, objects, tiles
+from cubekit.prediction.tiling import LARGEST_OBJECT, TILE, objects, tiles
 
 regular = st.tuples(st.integers(1, 3000), st.integers(1, 12000)).map(
     lambda pair: tuple(min(pair[0], pair[1] - start) for start in range(0, pair[1], pair[0]))
@@ -35,6 +35,7 @@ def test_blocks_end_where_own_chunks_end_or_the_other_way_round(own: tuple[int, 
 
 
 @settings(deadline=None)
+@example(own=(641,) * 16 + (16,), tile=None)
 @given(regular, st.one_of(st.none(), st.integers(1, 2000)))
 def test_shards_end_where_blocks_end(own: tuple[int, ...], tile: int | None) -> None:
     chunk, shard = objects(own, tile)
@@ -43,7 +44,7 @@ def test_shards_end_where_blocks_end(own: tuple[int, ...], tile: int | None) -> 
     assert set(range(shard, size, shard)) <= borders(tiles(own, tile))
     if tile is None:
         assert set(range(shard, size, shard)) <= borders(own)
-        assert shard <= max(1024 + TILE, own[0])
+        assert shard <= max(LARGEST_OBJECT, own[0])
 
 
 def test_usual_scenes() -> None:
