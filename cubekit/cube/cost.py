@@ -10,11 +10,10 @@ import numpy as np
 import xarray as xr
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.system import CPU_COUNT
-from dask.utils import parse_bytes
 
 from cubekit.cube.blocks import is_lazy
 from cubekit.cube.load import open_cube
-from cubekit.cube.memory import PROCESS_BYTES, BlockMemory, block_memory
+from cubekit.cube.memory import PROCESS_BYTES, BlockMemory, block_memory, bytes_of
 from cubekit.cube.plan import MISSING, Plan
 from cubekit.cube.reads import Reads, count_reads
 from cubekit.errors import CubeError, OptionError
@@ -122,7 +121,7 @@ class Cost:
         OptionError
             When no budget is known, or it does not even hold one date.
         """
-        budget = self.memory if memory is None else parse_bytes(memory)
+        budget = self.memory if memory is None else bytes_of(memory)
         if budget is None:
             raise OptionError("Which budget? Give memory='8GB', here or to plan.")
         times, _, rows, cols = self.shape
@@ -217,7 +216,7 @@ def plan(
     CubeError
         For a dataset in memory, or one that was not opened from items.
     OptionError
-        For `workers` below one.
+        For `workers` below one, or a budget that is none.
 
     Notes
     -----
@@ -248,7 +247,7 @@ def plan(
         outputs={name: array.nbytes for name, array in lazy.items()},
         block=block_memory(graph, loads, {array.name for array in lazy.values()}),
         workers=workers or CPU_COUNT,
-        memory=None if memory is None else parse_bytes(memory),
+        memory=None if memory is None else bytes_of(memory),
     )
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from dask.blockwise import Blockwise
+from dask.utils import parse_bytes
 
 from cubekit.cube.blocks import Chunks, working_bytes
 from cubekit.cube.plan import MISSING, Plan
 from cubekit.cube.reader import MAX_WINDOW
 from cubekit.cube.reads import scale_of
+from cubekit.errors import OptionError
 
 PROCESS_BYTES = 260_000_000
 """An interpreter with xarray, Dask, GDAL, PROJ and Zarr loaded and at work."""
@@ -35,6 +37,32 @@ class BlockMemory:
 
     written: int
     """While the result is written: as numbers, and encoded."""
+
+
+def bytes_of(memory: int | str) -> int:
+    """Read a memory budget.
+
+    Parameters
+    ----------
+    memory : int or str
+        Bytes, or text such as ``"8GB"``.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    OptionError
+        If it is neither.
+    """
+    try:
+        return int(parse_bytes(memory))
+    except (ValueError, TypeError) as error:
+        raise OptionError(
+            f"memory={memory!r} is not accepted: write bytes, or text such as '8GB'."
+        ) from error
 
 
 def block_memory(graph: Any, loads: Mapping[str, Plan], final: Iterable[str]) -> BlockMemory:

@@ -157,6 +157,12 @@ def test_build(
     assert not list(tmp_path.iterdir())
 
 
+def test_plan(place: Place, tell: Tell) -> None:
+    assert "Did you mean 'red'" in tell("plan", place.archive.items, "--bands", "redd", code=2)
+    said = tell("plan", place.archive.items, "--bands", "red", "--memory", "lots", code=2)
+    assert "memory='lots' is not accepted: write bytes, or text such as '8GB'" in said
+
+
 def test_build_from_something_else_than_items(place: Place, tell: Tell, tmp_path: Path) -> None:
     def build(source: Path, *words: str, code: int) -> str:
         return tell("build", source, "--out", tmp_path / "x.zarr", *words, code=code)
