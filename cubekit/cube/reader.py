@@ -31,6 +31,7 @@ from cubekit.cube.resample import (
 )
 from cubekit.errors import CubekitError, MetadataMismatchError, SourceError
 from cubekit.security import redact
+from cubekit.sources import hdf
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ _SUFFIXES = {
     ".hdf": "application/x-hdf4",
     ".png": "image/png",
 }
-_ANY = ("GTiff", "JP2OpenJPEG", "netCDF")  # formats that open no other file
+_ANY = ("GTiff", "JP2OpenJPEG")  # formats that open no other file, and let threads read
 _MARGIN = {"nearest": 0, "bilinear": 1}
 _RADIUS = 3  # of the widest kernel that GDAL is asked for, in source pixels at scale 1
 
@@ -305,7 +306,7 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
         name = ""
         try:
             name = _gdal_name(source, fresh=_refused(failure))
-            with rasterio.Env(**_settings()), _open(name, source) as file:
+            with hdf.alone(source.form.drivers), rasterio.Env(**_settings()), _open(name, source) as file:
                 return use(file)
         except CubekitError:
             raise

@@ -1,6 +1,7 @@
 """Folders of scene files, read as items by the pattern of their names and by their headers."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import pystac
+from rasterio.errors import NotGeoreferencedWarning
 
 from cubekit.catalog import Band, Collection, open_catalog
 from cubekit.errors import ArchiveError, CubekitError, OptionError, UnknownNameError, check_option
@@ -169,7 +171,8 @@ def _read_headers(files: Mapping[Path, FileFields], problems: _Problems) -> dict
     headers: dict[Path, list[Layer]] = {}
     shown = None if len(files) >= _LONG else False
     bar = progress("index", len(files), unit="files", enabled=shown)
-    with bar as advance, ThreadPoolExecutor(_THREADS) as pool:
+    with bar as advance, warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an error names the file
         for file, future in [(file, pool.submit(read_layers, file)) for file in files]:
             try:
                 headers[file] = future.result()

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,11 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from cubekit.errors import SourceError
 from cubekit.security import redact
+from cubekit.sources import hdf
 from cubekit.typing import BBox
 
 DRIVERS: Final = {
@@ -100,15 +100,13 @@ def read_layers(path: Path) -> list[Layer]:
     Raises
     ------
     SourceError
-        If the file is damaged, of another format than its name says, or has no place on Earth.
+        If the file is damaged, of another format than its name says, or has no place on Earth; rasterio also
+        warns of the last, and the caller filters that: filters are not for threads.
     """
     driver = DRIVERS[path.suffix.lower()]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # raised below, with the file's name
-            if driver == "netCDF":
-                return _read_netcdf(path)
-            return _layers(str(path), path, driver)
+        with hdf.alone([driver]):
+            return _read_netcdf(path) if driver == "netCDF" else _layers(str(path), path, driver)
     except SourceError:
         raise
     except (RasterioError, ValueError, OSError) as error:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
+pytest.importorskip("torch")
+
 import cubekit as ck
 from cubekit.errors import CubekitError, OptionError, PipelineError, StoreError, UnknownNameError
 from cubekit.pipeline import steps
 from cubekit.testing.archive import SampleArchive
 
-pytest.importorskip("torch")
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.slow,
