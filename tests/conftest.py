@@ -1,7 +1,9 @@
 """Fixtures for every test: where the real data lies, and a quiet, small Dask."""
 
 import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,15 @@ def _few_threads() -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_level() -> Iterator[None]:
+    """Undo what ``--quiet`` and ``--debug`` of commands run inside a test set for the whole process."""
+    logger = logging.getLogger("cubekit")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
