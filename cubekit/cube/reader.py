@@ -87,8 +87,8 @@ _RADIUS = 3  # of the widest kernel that GDAL is asked for, in source pixels at 
 
 T = TypeVar("T")
 
-for _name in ("rasterio._env", "rasterio._err"):  # they pass on what GDAL says, with signed addresses in it
-    logging.getLogger(_name).addFilter(redact_log)
+for _name in ("_base", "_env", "_err", "_io", "env"):  # what they and GDAL say has signed addresses in it
+    logging.getLogger(f"rasterio.{_name}").addFilter(redact_log)
 
 
 @dataclass(frozen=True, kw_only=True)
