@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cubekit.errors import CubekitError
     from cubekit.exports.export import export
     from cubekit.grids import grid
-    from cubekit.labels import load_labels
+    from cubekit.labels import load_fractions, load_labels
     from cubekit.pipeline.runner import run
     from cubekit.prediction.predict import predict
     from cubekit.sources.archive import open_archive
@@ -51,7 +51,7 @@ _load, _, _ = lazy_loader.attach(
         "errors": ["CubekitError"],
         "exports.export": ["export"],
         "grids": ["grid"],
-        "labels": ["load_labels"],
+        "labels": ["load_fractions", "load_labels"],
         "pipeline.runner": ["run"],
         "prediction.predict": ["predict"],
         "sources.archive": ["open_archive"],
@@ -75,6 +75,7 @@ __all__ = [
     "fit",
     "fit_normalisation",
     "grid",
+    "load_fractions",
     "load_labels",
     "load_model",
     "open",
