@@ -10,6 +10,7 @@ import lazy_loader
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cubekit.batching.folds import folds
     from cubekit.batching.normalise import fit_normalisation
     from cubekit.batching.series import read_series
     from cubekit.batching.split import split
@@ -39,6 +40,7 @@ _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "batching.normalise": ["fit_normalisation"],
+        "batching.folds": ["folds"],
         "batching.series": ["read_series"],
         "batching.split": ["split"],
         "batching.torch": ["batches"],
@@ -74,6 +76,7 @@ __all__ = [
     "fill_gaps",
     "fit",
     "fit_normalisation",
+    "folds",
     "grid",
     "load_fractions",
     "load_labels",
