@@ -132,7 +132,7 @@ def make_calendar(
         edges = _given(every)
     elif pool_years:
         first = pd.Timestamp(begin.year, 1, 1)
-        edges = _edges(every, first, first + pd.DateOffset(months=11))
+        edges = _edges(every, first, first + pd.DateOffset(months=12, days=-1))
         edges = edges[edges <= edges[0] + pd.DateOffset(years=1)]
     else:
         edges = _edges(every, begin, stop)

@@ -79,7 +79,7 @@ def build_cube(spec: Pipeline, path: Path, *, overwrite: bool) -> xr.Dataset:
     if spec.cube.composite is not None:
         cube = cubekit.composite(cube, **spec.cube.composite.model_dump(exclude_none=True))
     if spec.cube.fill is not None:
-        cube = cubekit.fill_gaps(cube, how=spec.cube.fill)
+        cube = cubekit.fill_gaps(cube, how=spec.cube.fill, limit=spec.cube.fill_limit)
     if spec.cube.indices:
         cube = cubekit.add_indices(cube, spec.cube.indices)
     return cubekit.write(cube, path, layout=spec.cube.layout, overwrite=overwrite)
