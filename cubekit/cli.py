@@ -272,7 +272,9 @@ def build(  # noqa: PLR0913
     """Build a cube and write it to Zarr; running it again finishes an interrupted one."""
     items = _open_scenes(source, pattern, collection)
     cube = _open_cube(items, crs=crs, resolution=resolution, bbox=bbox, bands=bands, mask=mask)
-    print(cubekit.write(_reduce(cube, every, how, index, fill), out, layout=layout.value, overwrite=overwrite))
+    print(
+        cubekit.write(_reduce(cube, every, how, index, fill), out, layout=layout.value, overwrite=overwrite)
+    )
 
 
 def _open_cube(
@@ -292,9 +294,7 @@ def _open_cube(
     return cubekit.open_cube(items, target, bands=_words(bands), mask=mask)
 
 
-def _reduce(
-    cube: "xr.Dataset", every: str | None, how: How, index: str, fill: Fill | None
-) -> "xr.Dataset":
+def _reduce(cube: "xr.Dataset", every: str | None, how: How, index: str, fill: Fill | None) -> "xr.Dataset":
     """Make composites and fill gaps where that is asked for."""
     if every is not None:
         cube = cubekit.composite(cube, every=every, how=how.value, index=index)

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import dask
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -169,10 +168,12 @@ def test_nothing_is_computed_early_and_the_input_is_read_once() -> None:
         return values
 
     cube = some().chunk(time=-1, x=4)
-    cube[MAIN] = cube[MAIN].copy(data=cube[MAIN].data.map_blocks(block, dtype="uint16", meta=np.empty(0, "u2")))
+    cube[MAIN] = cube[MAIN].copy(
+        data=cube[MAIN].data.map_blocks(block, dtype="uint16", meta=np.empty(0, "u2"))
+    )
     found = composite(cube, how="medoid", layers=["source", "age_days"])
     assert not read
-    dask.compute(found)
+    found.compute(scheduler="threads")
     assert len(read) == 2
 
 
