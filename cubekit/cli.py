@@ -332,6 +332,23 @@ def info(path: Annotated[Path, typer.Argument(help="A store, a saved model, or s
 
 
 @app.command()
+def look(
+    store: Annotated[Path, typer.Argument(help="A store made by *build*.")],
+    *,
+    out: OutOption,
+    point: Annotated[
+        str | None, typer.Option(help="Pixel whose series is drawn; default the middle.", metavar="LON,LAT")
+    ] = None,
+) -> None:
+    """Draw a cube: one date, many dates, what was observed when, and the series of one pixel."""
+    from cubekit.look.folder import look as draw
+
+    place: Any = _numbers(point, 2, "--point")
+    for path in draw(cubekit.open(store), out, point=place, crs="EPSG:4326"):
+        print(f"wrote {path}")
+
+
+@app.command()
 def verify(store: Annotated[Path, typer.Argument(help="A Zarr store.")]) -> None:
     """Read every chunk of a store and name the missing and damaged ones."""
     report = cubekit.verify(store)
