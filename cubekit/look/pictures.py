@@ -79,7 +79,7 @@ def quicklook(
     thin, area, note = sample(cube, longest=LONGEST, times=[place], bands=names)
     values = to_physical(thin).transpose("time", "y", "x", "band").to_numpy()
     low, high = limits(values)
-    day = np.datetime_as_string(cube.indexes["time"][place].to_datetime64(), unit="D")
+    day = _days(cube, cube.indexes["time"].to_numpy()[[place]])[0]
     heading = f"{_called(names, bands)}, {day}" + (f" ({note})" if note else "")
     with styled():
         flat = area.isel(time=0, band=0)
@@ -135,7 +135,7 @@ def time_strip(
     shares = is_valid(thin, encoding_of(thin).nodata).any("band").mean(("y", "x")).to_numpy()
     values = to_physical(thin).transpose("time", "y", "x", "band").to_numpy()
     low, high = limits(values)
-    days = np.datetime_as_string(thin["time"].to_numpy(), unit="D")
+    days = _days(cube, thin["time"].to_numpy())
     shown = f"{len(places)} dates" if len(places) == count else f"{len(places)} of {count} dates"
     heading = f"{_called(names, bands)}: {shown}" + (f", {note}" if note else "")
     flip = bool(thin["y"][-1] > thin["y"][0]) if thin.sizes["y"] > 1 else False
@@ -297,9 +297,10 @@ def unit_of(cube: xr.Dataset, name: str) -> str:
     if (units := cube["data"].attrs.get("units", "1")) != "1":
         return str(units)
     try:
-        return str(open_catalog().collection(str(cube.attrs.get("collection", ""))).band(name).unit or "")
+        band = open_catalog().collection(str(cube.attrs.get("collection", ""))).band(name)
     except UnknownNameError:
         return ""
+    return band.unit if band.unit != "1" else "reflectance" if band.wavelength else ""
 
 
 def _bar(figure: "Figure", image: Any, axes: Any, label: str) -> None:
@@ -313,6 +314,12 @@ def _called(names: tuple[str, ...], bands: Sequence[str] | str | None) -> str:
     if len(names) == 1:
         return names[0]
     return "True colour" if bands is None else f"{', '.join(names)} as red, green, blue"
+
+
+def _days(cube: xr.Dataset, times: Array) -> list[str]:
+    """Write dates; composites of months by their month."""
+    months = str(cube.attrs.get("composite", "")).endswith(("every 1MS", "every MS"))
+    return [str(day) for day in np.datetime_as_string(times, unit="M" if months else "D")]
 
 
 def _place(cube: xr.Dataset, time: int | str) -> int:
