@@ -15,6 +15,7 @@ from odc.geo.xr import xr_coords
 from pyproj import Transformer
 
 from cubekit.cube.blocks import Chunks, map_blocks, normalise
+from cubekit.cube.choice import CLOUD_COVER
 from cubekit.cube.contract import DIMS, MAIN, Encoding
 from cubekit.cube.encodings import common_encoding, harmonise, shifts
 from cubekit.cube.kernels import off_nodata
@@ -103,8 +104,9 @@ def open_cube(  # noqa: PLR0913
     -------
     xarray.Dataset
         ``data`` (time, band, y, x), lazy, in the dtype of the files, with CF attributes ``_FillValue``,
-        ``scale_factor``, ``add_offset``; attribute ``items`` lists item identifiers, ``item_shifts`` what was
-        added to their stored numbers to bring all to one coding.
+        ``scale_factor``, ``add_offset``; coordinate ``cloud_cover`` (time), percent, where items state it;
+        attribute ``items`` lists item identifiers, ``item_shifts`` what was added to their stored numbers to
+        bring all to one coding.
 
     Raises
     ------
@@ -261,7 +263,7 @@ def _dataset(
     data = xr.DataArray(
         array,
         dims=DIMS,
-        coords={"time": plan.times, "band": list(plan.bands), **space},
+        coords={"time": plan.times, "band": list(plan.bands), **space, **_cloud_cover(plan, table)},
         attrs={**plan.encoding.attrs(), "grid_mapping": "spatial_ref"},
     )
     known = {layer.name: layer.record and layer.record.common_name for layer in table.layers}
@@ -277,6 +279,21 @@ def _dataset(
         "common_names": json.dumps(common),  # text, because NetCDF has no nested attributes
     }
     return xr.Dataset({MAIN: data}, attrs=attrs)
+
+
+def _cloud_cover(plan: Plan, table: Table) -> dict[str, Any]:
+    """Return the mean cloud cover that the items of each time step state; nothing where none states any."""
+    stated = {item.id: item.properties.get("eo:cloud_cover") for item in table.items}
+    cover = np.array([np.nan if stated[name] is None else stated[name] for name in plan.scenes], float)
+    known = np.isfinite(cover)
+    if not known.any():
+        return {}
+    steps, count = plan.time_of[known], len(plan.times)
+    number = np.bincount(steps, minlength=count)
+    total = np.bincount(steps, cover[known], minlength=count)
+    mean = np.divide(total, number, out=np.full(count, np.nan), where=number > 0)
+    attrs = {"long_name": "cloud cover that the items state", "units": "percent"}
+    return {CLOUD_COVER: ("time", mean, attrs)}
 
 
 def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:

@@ -47,7 +47,18 @@ class Calendar:
         return self.edges[:-1]
 
     def placed(self, times: pd.DatetimeIndex) -> pd.DatetimeIndex:
-        """Return where dates lie in the calendar: as they are, or moved to its one year."""
+        """Return where dates lie in the calendar.
+
+        Parameters
+        ----------
+        times : pandas.DatetimeIndex
+            Dates of the cube.
+
+        Returns
+        -------
+        pandas.DatetimeIndex
+            As they are; in a pooled calendar, moved to its one year.
+        """
         if not self.pooled:
             return times
         return pd.DatetimeIndex([_moved(time, self.edges[0]) for time in times])

@@ -291,7 +291,20 @@ def unit_label(cube: xr.Dataset, name: str) -> str:
 
 
 def unit_of(cube: xr.Dataset, name: str) -> str:
-    """Return the unit of a band, empty where neither cube nor catalog knows it."""
+    """Return the unit of a band.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        Cube.
+    name : str
+        Band.
+
+    Returns
+    -------
+    str
+        From the attributes, else from the catalog; empty where neither knows it.
+    """
     from cubekit.catalog import open_catalog
 
     if (units := cube["data"].attrs.get("units", "1")) != "1":
@@ -351,7 +364,20 @@ def _clearest(cube: xr.Dataset, names: tuple[str, ...]) -> int:
 
 
 def kept(figure: "Figure", path: StrPath | None) -> "Figure":
-    """Write a figure where a path is given, and return it."""
+    """Write a figure where a path is given.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Any figure.
+    path : path or None
+        PNG to write.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The same.
+    """
     if path is not None:
         save_figure(figure, os.fspath(path))
     return figure

@@ -1,6 +1,7 @@
 """Composites whose bands come from one scene, pixel by pixel against rules written out in plain Python."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+import cubekit as ck
 from cubekit.cube.composite import composite
 from cubekit.cube.contract import MAIN, check_cube
 from cubekit.errors import CubeError, OptionError, UnknownNameError
@@ -175,6 +177,15 @@ def test_nothing_is_computed_early_and_the_input_is_read_once() -> None:
     assert not read
     found.compute(scheduler="threads")
     assert len(read) == 2
+
+
+def test_companions_and_names_of_seasons_survive_a_store(tmp_path: Path) -> None:
+    made = composite(some().chunk(x=4), every="season", how="medoid", layers=["source", "age_days"])
+    back = ck.write(made, tmp_path / "seasons.zarr", progress=False).compute()
+    for name in ("data", "observations", "source", "age_days", "season"):
+        np.testing.assert_array_equal(back[name], made[name])
+    assert back["source"].attrs["flag_meanings"] == made["source"].attrs["flag_meanings"]
+    assert back["source"].dtype == "int32"
 
 
 def test_wrong_wishes_are_refused() -> None:

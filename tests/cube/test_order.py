@@ -115,3 +115,24 @@ def test_every_pixel_is_what_the_rule_gives(
         np.testing.assert_array_equal(
             found["observations"].to_numpy()[step], (stack > 0).any(axis=1).sum(axis=0)
         )
+
+
+def test_dates_carry_the_cloud_cover_that_their_items_state(make_item: Any, as_items: Any) -> None:
+    covers = {
+        "2023-05-03T10:00": 80.0,
+        "2023-05-03T11:00": 20.0,
+        "2023-05-20T10:00": 10.0,
+        "2023-05-29T10:00": None,
+    }
+    items = []
+    for number, (when, cover) in enumerate(covers.items()):
+        band = {"red": (np.full(GRID.shape.yx, 10 + number, "uint16"), GRID)}
+        items.append(make_item(f"c{number}", when, band, properties={"eo:cloud_cover": cover}))
+    cube = open_cube(as_items(items))
+    np.testing.assert_array_equal(cube["cloud_cover"], [50, 10, np.nan])
+    found = composite(cube, how="least_cloudy")
+    assert (found[MAIN] == 12).all()
+    assert "cloud_cover" not in found.coords
+    for item in items:
+        del item.properties["eo:cloud_cover"]
+    assert "cloud_cover" not in open_cube(as_items(items)).coords
