@@ -61,8 +61,9 @@ def reduce_dates(values: Array, how: str, nodata: float | None) -> Array:
 
 
 def _is_for_compiler(values: Array, nodata: float) -> bool:
-    """Tell whether compiled code takes a block: large ones of integers."""
-    known = values.dtype.kind in "ui" and _fits(nodata, values.dtype)
+    """Tell whether compiled code takes a block: large ones of integers of up to four bytes."""
+    short = values.dtype.kind in "ui" and values.dtype.itemsize <= 4  # noqa: PLR2004
+    known = short and _fits(nodata, values.dtype)
     return known and values.size >= compiled.LEAST and compiled.is_on()
 
 
