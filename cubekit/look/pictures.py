@@ -330,7 +330,9 @@ def _called(names: tuple[str, ...], bands: Sequence[str] | str | None) -> str:
 
 
 def _days(cube: xr.Dataset, times: Array) -> list[str]:
-    """Write dates; composites of months by their month."""
+    """Write dates; composites of months by their month, seasons by their name."""
+    if "season" in cube.coords:
+        return [str(name) for name in cube["season"].sel(time=times).to_numpy()]
     months = str(cube.attrs.get("composite", "")).endswith(("every 1MS", "every MS"))
     return [str(day) for day in np.datetime_as_string(times, unit="M" if months else "D")]
 

@@ -95,6 +95,8 @@ class Cube(_Section):
 
     bands: list[str] | None = None
     mask: str | None = None
+    dilate: int | str = 0
+    opening: int | str = 0
     resampling: Literal["nearest", "bilinear", "cubic", "average", "mode", "min", "max"] = "nearest"
     composite: Composite | None = None
     fill: Literal["linear", "nearest", "whittaker", "harmonic"] | None = None

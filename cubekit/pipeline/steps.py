@@ -74,7 +74,13 @@ def build_cube(spec: Pipeline, path: Path, *, overwrite: bool) -> xr.Dataset:
     log.info("%d items", len(items))
     grid = None if spec.grid is None else cubekit.grid(**spec.grid.model_dump(exclude_none=True))
     cube = cubekit.open_cube(
-        items, grid, bands=spec.cube.bands, mask=spec.cube.mask, resampling=spec.cube.resampling
+        items,
+        grid,
+        bands=spec.cube.bands,
+        mask=spec.cube.mask,
+        dilate=spec.cube.dilate,
+        opening=spec.cube.opening,
+        resampling=spec.cube.resampling,
     )
     if spec.cube.composite is not None:
         cube = cubekit.composite(cube, **spec.cube.composite.model_dump(exclude_none=True))

@@ -133,7 +133,7 @@ def test_choices_with_companions_and_smooth_gaps_read_nothing_twice(
     four: list[pystac.Item], how: Any
 ) -> None:
     cube = open_cube(four, chunks={"y": 50, "x": 50})
-    layers = [] if how == "geomedian" else ["source", "age_days"]
+    layers: Any = [] if how == "geomedian" else ["source", "age_days"]
     made = fill_gaps(composite(cube, every="10D", how=how, layers=layers), how="whittaker")
     cost, alone = plan(made, workers=3), plan(cube, workers=3)
     assert (cost.read_bytes, cost.windows) == (alone.read_bytes, alone.windows)

@@ -104,6 +104,7 @@ def test_a_strip_shows_the_fullest_date_of_each_span(cube: xr.Dataset) -> None:
     assert "2022-12-05" not in short
     months = ck.composite(cube, how="latest")
     assert "| 2022-11 |" in texts(ck.time_strip(months))
+    assert "True colour, DJF 2023" in texts(ck.quicklook(ck.composite(cube, every="season"), time=1))
 
 
 def test_the_calendar_counts_pixels_seen_at_least_once(cube: xr.Dataset) -> None:
