@@ -144,7 +144,7 @@ def test_wrong_wishes_are_refused() -> None:
 
 
 @given(series(), st.sampled_from(["linear", "nearest", "whittaker", "harmonic"]), st.sampled_from([None, 25]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_observed_values_stay_and_the_flag_says_what_was_filled(
     given_series: tuple[Array, list[int]], how: Any, limit: float | None
 ) -> None:

@@ -81,7 +81,7 @@ def by_hand(drawn: list[Any], opening: int, dilate: int) -> dict[str, Array]:
 
 @given(scenes, st.sampled_from([(0, 0), (0, 3), (1, 0), (2, 2)]))
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
