@@ -3,6 +3,8 @@
 The names below load on first use, so that ``import cubekit`` stays fast and needs no torch.
 """
 
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import lazy_loader
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from cubekit.exports.export import export
     from cubekit.grids import grid
     from cubekit.labels import load_fractions, load_labels
+    from cubekit.labels import load_labels
+    from cubekit.look.coverage import coverage_calendar
+    from cubekit.look.pictures import quicklook, time_strip
+    from cubekit.look.point import point_series
+    from cubekit.look.sample import valid_share
     from cubekit.pipeline.runner import run
     from cubekit.prediction.predict import predict
     from cubekit.sources.archive import open_archive
@@ -54,6 +61,11 @@ _load, _, _ = lazy_loader.attach(
         "exports.export": ["export"],
         "grids": ["grid"],
         "labels": ["load_fractions", "load_labels"],
+        "labels": ["load_labels"],
+        "look.coverage": ["coverage_calendar"],
+        "look.pictures": ["quicklook", "time_strip"],
+        "look.point": ["point_series"],
+        "look.sample": ["valid_share"],
         "pipeline.runner": ["run"],
         "prediction.predict": ["predict"],
         "sources.archive": ["open_archive"],
@@ -72,6 +84,7 @@ __all__ = [
     "add_indices",
     "batches",
     "composite",
+    "coverage_calendar",
     "export",
     "fill_gaps",
     "fit",
@@ -87,11 +100,15 @@ __all__ = [
     "open_cube",
     "open_items",
     "plan",
+    "point_series",
     "predict",
+    "quicklook",
     "read_series",
     "run",
     "search",
     "split",
+    "time_strip",
+    "valid_share",
     "verify",
     "write",
 ]
@@ -103,7 +120,7 @@ _LEARNING = {"torch", "lightning", "torchmetrics", "safetensors", "sklearn"}
 def __getattr__(name: str) -> object:
     """Load a public name on first use; ``open`` is the store's ``open_store``."""
     try:
-        return _load("open_store" if name == "open" else name)
+        found = _load("open_store" if name == "open" else name)
     except ModuleNotFoundError as error:
         if error.name not in _LEARNING:
             raise
@@ -112,8 +129,19 @@ def __getattr__(name: str) -> object:
         raise MissingDependencyError(
             f"cubekit.{name} needs {error.name}: pip install 'cubekit[torch]'."
         ) from error
+    _register_accessor()
+    return found
+
+
+def _register_accessor() -> None:
+    """Give datasets ``.ck`` as soon as there can be datasets; xarray alone takes longer than all of this."""
+    if "xarray" in sys.modules:
+        import_module("cubekit.look.accessor")
 
 
 def __dir__() -> list[str]:
     """List the public names, loaded or not."""
     return sorted(__all__)
+
+
+_register_accessor()

@@ -57,6 +57,12 @@ class How(StrEnum):
     MIN = "min"
     MAX = "max"
     FIRST = "first"
+    GEOMEDIAN = "geomedian"
+    EARLIEST = "earliest"
+    LATEST = "latest"
+    LEAST_CLOUDY = "least_cloudy"
+    MAX_INDEX = "max_index"
+    MEDOID = "medoid"
 
 
 class Fill(StrEnum):
@@ -64,6 +70,8 @@ class Fill(StrEnum):
 
     LINEAR = "linear"
     NEAREST = "nearest"
+    WHITTAKER = "whittaker"
+    HARMONIC = "harmonic"
 
 
 class By(StrEnum):
@@ -203,8 +211,9 @@ CrsOption = Annotated[
     str | None, typer.Option(help="Target CRS, such as EPSG:32630; default that of the scenes.")
 ]
 ResolutionOption = Annotated[float | None, typer.Option(help="Pixel size in units of the CRS.")]
-EveryOption = Annotated[str | None, typer.Option(help="Composite period, such as 1MS or 16D.")]
+EveryOption = Annotated[str | None, typer.Option(help="Composite period: 1MS, 16D, season, dekad, 16D/year.")]
 HowOption = Annotated[How, typer.Option(help="How to make one image of a period.")]
+IndexOption = Annotated[str, typer.Option(help="Spectral index of --how max_index.")]
 FillOption = Annotated[Fill | None, typer.Option(help="Fill gaps in time.")]
 
 
@@ -221,6 +230,7 @@ def plan(  # noqa: PLR0913
     bbox: BBoxOption = None,
     every: EveryOption = None,
     how: HowOption = How.MEDIAN,
+    index: IndexOption = "NDVI",
     fill: FillOption = None,
     memory: Annotated[str | None, typer.Option(help="Budget, such as 8GB; suggests block sizes.")] = None,
     workers: Annotated[int | None, typer.Option(help="How many blocks at a time.")] = None,
@@ -231,7 +241,7 @@ def plan(  # noqa: PLR0913
     """Say what *build* with the same options will take, before a pixel is read."""
     items = _open_scenes(source, pattern, collection)
     cube = _open_cube(items, crs=crs, resolution=resolution, bbox=bbox, bands=bands, mask=mask)
-    print(cubekit.plan(_reduce(cube, every, how, fill), memory=memory, workers=workers))
+    print(cubekit.plan(_reduce(cube, every, how, index, fill), memory=memory, workers=workers))
     if audit:
         from cubekit.cube.audit import audit_offsets
 
@@ -252,6 +262,7 @@ def build(  # noqa: PLR0913
     bbox: BBoxOption = None,
     every: EveryOption = None,
     how: HowOption = How.MEDIAN,
+    index: IndexOption = "NDVI",
     fill: FillOption = None,
     layout: Annotated[Layout, typer.Option(help="What the store will be read for.")] = Layout.SERIES,
     overwrite: Annotated[
@@ -261,7 +272,9 @@ def build(  # noqa: PLR0913
     """Build a cube and write it to Zarr; running it again finishes an interrupted one."""
     items = _open_scenes(source, pattern, collection)
     cube = _open_cube(items, crs=crs, resolution=resolution, bbox=bbox, bands=bands, mask=mask)
-    print(cubekit.write(_reduce(cube, every, how, fill), out, layout=layout.value, overwrite=overwrite))
+    print(
+        cubekit.write(_reduce(cube, every, how, index, fill), out, layout=layout.value, overwrite=overwrite)
+    )
 
 
 def _open_cube(
@@ -281,10 +294,10 @@ def _open_cube(
     return cubekit.open_cube(items, target, bands=_words(bands), mask=mask)
 
 
-def _reduce(cube: "xr.Dataset", every: str | None, how: How, fill: Fill | None) -> "xr.Dataset":
+def _reduce(cube: "xr.Dataset", every: str | None, how: How, index: str, fill: Fill | None) -> "xr.Dataset":
     """Make composites and fill gaps where that is asked for."""
     if every is not None:
-        cube = cubekit.composite(cube, every=every, how=how.value)
+        cube = cubekit.composite(cube, every=every, how=how.value, index=index)
     return cube if fill is None else cubekit.fill_gaps(cube, how=fill.value)
 
 
@@ -316,6 +329,23 @@ def info(path: Annotated[Path, typer.Argument(help="A store, a saved model, or s
         raise SourceError(f"There is nothing at {path}.")
     else:
         print(cubekit.open_items(path))
+
+
+@app.command()
+def look(
+    store: Annotated[Path, typer.Argument(help="A store made by *build*.")],
+    *,
+    out: OutOption,
+    point: Annotated[
+        str | None, typer.Option(help="Pixel whose series is drawn; default the middle.", metavar="LON,LAT")
+    ] = None,
+) -> None:
+    """Draw a cube: one date, many dates, what was observed when, and the series of one pixel."""
+    from cubekit.look.folder import look as draw
+
+    place: Any = _numbers(point, 2, "--point")
+    for path in draw(cubekit.open(store), out, point=place, crs="EPSG:4326"):
+        print(f"wrote {path}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Functions over blocks of lazy arrays: one typed door to Dask, which gives its functions no types."""
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from math import prod
 from typing import Any, TypeAlias, TypeVar
 
@@ -105,6 +106,42 @@ def map_blocks(
         meta=np.empty((0,) * len(chunks), dtype),
         name=name,
     )
+
+
+def on_blocks(
+    function: Callable[..., Any], *arrays: Any, chunks: Chunks, dtype: Any, options: Mapping[str, Any]
+) -> Any:
+    """Apply a function to each block of lazy arrays, or at once to plain ones.
+
+    Parameters
+    ----------
+    function : callable
+        As for :func:`map_blocks`.
+    *arrays : dask.array.Array or numpy.ndarray
+        All of one kind.
+    chunks : tuple of tuple of int
+        Of the result.
+    dtype : numpy.dtype or str
+        Of the result.
+    options : mapping
+        Keywords.
+
+    Returns
+    -------
+    dask.array.Array or numpy.ndarray
+        As lazy as the arrays.
+    """
+    if is_lazy(arrays[0]):
+        return map_blocks(function, *arrays, chunks=chunks, dtype=dtype, options=options)
+    numbered = "block_id" in signature(function).parameters
+    place = {"block_id": (0,) * len(chunks)} if numbered else {}
+    return function(*arrays, **options, **place)
+
+
+def chunks_of(values: Any) -> Chunks:
+    """Return the sizes of the blocks of a lazy array; of a plain one, that it is one block."""
+    chunks: Chunks = values.chunks if is_lazy(values) else tuple((size,) for size in values.shape)
+    return chunks
 
 
 def normalise(sizes: Any, shape: tuple[int, ...], dtype: str) -> Chunks:

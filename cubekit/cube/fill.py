@@ -1,20 +1,33 @@
 """Fill gaps in time from the observations before and after; what was observed is never touched."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import xarray as xr
 
-from cubekit.cube.blocks import is_lazy, map_blocks, working_memory
+from cubekit.cube.blocks import chunks_of, is_lazy, on_blocks, working_memory
 from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of
 from cubekit.cube.kernels import off_nodata, valid_in
 from cubekit.cube.plan import BLOCK_BYTES
+from cubekit.cube.smooth import harmonic, whittaker
 from cubekit.errors import CubeError, OptionError, check_option
 from cubekit.typing import Array, BoolArray, FloatArray, IntArray
 
+Fill: TypeAlias = Literal["linear", "nearest", "whittaker", "harmonic"]
+"""Ways to fill gaps."""
+
+_PIECE = 2**12  # series smoothed at once
+_MOST_WAVES = 12
+
 
 def fill_gaps(
-    cube: xr.Dataset, *, how: Literal["linear", "nearest"] = "linear", limit: float | None = None
+    cube: xr.Dataset,
+    *,
+    how: Fill = "linear",
+    limit: float | None = None,
+    smoothness: float = 10.0,
+    harmonics: int = 2,
 ) -> xr.Dataset:
     """Fill values without data from other dates of the same pixel and band.
 
@@ -22,13 +35,19 @@ def fill_gaps(
     ----------
     cube : xarray.Dataset
         With ``data`` (time, band, y, x); lazy or in memory.
-    how : {"linear", "nearest"}
+    how : {"linear", "nearest", "whittaker", "harmonic"}
         ``"linear"``: between the observations before and after, by true distance in days; beyond the first
         and last observation the nearest one. ``"nearest"``: the nearest in time, the earlier of two equally
-        near.
+        near. ``"whittaker"``: from a smooth curve, ``"harmonic"``: from waves of the year, both fitted to the
+        observations of the series (see :mod:`cubekit.cube.smooth`) and kept within the range of what it
+        observed.
     limit : float, optional
         Days. A gap is filled only where the two observations around it are at most this far apart; beyond the
         first and last one, only up to this distance. Default: no limit.
+    smoothness : float, optional
+        Of ``"whittaker"``: Eilers' lambda, for steps of the mean length.
+    harmonics : int, optional
+        Of ``"harmonic"``: waves of a year, half a year, and so on; fewer where a series has few observations.
 
     Returns
     -------
@@ -40,29 +59,33 @@ def fill_gaps(
     Raises
     ------
     OptionError
-        For an unknown `how`, or a `limit` below 0.
+        For an unknown `how`, a `limit` below 0, a `smoothness` that is not above 0, or `harmonics` not from 1
+        to 12.
     CubeError
         For a cube without a nodata value.
     """
     check_cube(cube)
-    check_option("how", how, ("linear", "nearest"))
+    check_option("how", how, get_args(Fill))
     if limit is not None and not limit >= 0:
         raise OptionError(f"limit={limit!r}: give days, 0 or more, or leave it out.")
+    if not 0 < smoothness < np.inf:
+        raise OptionError(f"smoothness={smoothness!r}: give a number above 0, such as 10.")
+    if harmonics not in range(1, _MOST_WAVES + 1):
+        raise OptionError(f"harmonics={harmonics!r}: give a whole number from 1 to {_MOST_WAVES}.")
     data = cube[MAIN]
     nodata = encoding_of(data).nodata
     if nodata is None:
         raise CubeError("The cube has no nodata value (_FillValue): nothing says what a gap is.")
     days = (cube.indexes["time"] - cube.indexes["time"][0]).to_numpy() / np.timedelta64(1, "D")
     options = {"days": days, "how": how, "limit": np.inf if limit is None else float(limit), "nodata": nodata}
-    values = data.data
-    if is_lazy(values):
-        values = _whole_series(values)
-        filled = map_blocks(_fill_block, values, chunks=values.chunks, dtype=values.dtype, options=options)
-        chunks = (values.chunks[0], *values.chunks[2:])
-        flag = map_blocks(_flag_block, values, filled, chunks=chunks, dtype=bool, options={"nodata": nodata})
-    else:
-        filled = _fill_block(values, **options)
-        flag = _flag_block(values, filled, nodata)
+    function: Callable[..., Array] = _fill_block
+    if how in {"whittaker", "harmonic"}:
+        function, options = _smooth_block, options | {"smoothness": smoothness, "harmonics": harmonics}
+    values = _whole_series(data.data) if is_lazy(data.data) else data.data
+    sizes = chunks_of(values)
+    filled = on_blocks(function, values, chunks=sizes, dtype=values.dtype, options=options)
+    sizes = (sizes[0], *sizes[2:])
+    flag = on_blocks(_flag_block, values, filled, chunks=sizes, dtype=bool, options={"nodata": nodata})
     result = cube.assign({MAIN: (DIMS, filled, data.attrs), "filled": (("time", "y", "x"), flag)})
     result["filled"].attrs = {
         "long_name": "at least one band was filled from other dates",
@@ -113,6 +136,52 @@ def _fill_block(values: Array, days: FloatArray, how: str, limit: float, nodata:
         usable = near <= limit
         out[step][tuple(axis[usable] for axis in place)] = _recoded(new[usable], values.dtype, nodata)
     return out
+
+
+@working_memory(each=1)  # pieces
+def _smooth_block(  # noqa: PLR0917
+    values: Array,
+    days: FloatArray,
+    how: str,
+    limit: float,
+    nodata: float,
+    smoothness: float,
+    harmonics: int,
+) -> Array:
+    """Fill one block, shape (time, band, y, x), from curves through its series."""
+    out = values.copy()
+    flat, result = values.reshape(len(values), -1), out.reshape(len(values), -1)
+    for start in range(0, flat.shape[1], _PIECE):
+        piece = slice(start, start + _PIECE)
+        valid = valid_in(flat[:, piece], nodata)
+        gap = ~valid & (_widths(valid, days) <= limit)
+        if not gap.any():
+            continue
+        series = np.where(valid, flat[:, piece], 0).astype(np.float64)
+        if how == "whittaker":
+            curve = whittaker(series, valid, days, smoothness)
+        else:
+            curve = harmonic(series, valid, days, harmonics)
+        low = np.where(valid, series, np.inf).min(axis=0)
+        high = np.where(valid, series, -np.inf).max(axis=0)
+        inside = np.minimum(np.maximum(curve, low), high)
+        result[:, piece][gap] = _recoded(inside[gap], values.dtype, nodata)
+    return out
+
+
+def _widths(valid: BoolArray, days: FloatArray) -> FloatArray:
+    """Return how many days apart the observations around each date are; NaN where there is none at all.
+
+    Beyond the first and the last one: how far away that is.
+    """
+    early, late = np.full(valid.shape, -np.inf), np.full(valid.shape, np.inf)
+    column = np.broadcast_to(days[:, None], valid.shape)
+    np.copyto(early, column, where=valid)
+    np.copyto(late, column, where=valid)
+    early = np.maximum.accumulate(early, axis=0)
+    late = np.minimum.accumulate(late[::-1], axis=0)[::-1]
+    width = np.where(np.isinf(early), late - column, np.where(np.isinf(late), column - early, late - early))
+    return np.where(np.isinf(width), np.nan, width)
 
 
 def _next_valid(valid: BoolArray) -> IntArray:

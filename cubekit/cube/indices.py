@@ -59,18 +59,80 @@ def add_indices(cube: xr.Dataset, names: str | Sequence[str]) -> xr.Dataset:
         )
     data = cube[MAIN]
     coding = encoding_of(data)
-    if data.dtype.kind in "ui" and coding.scale == 1:
-        raise CubeError(
-            f"Indices need reflectance 0-1, but {MAIN!r} holds {data.dtype} without scale_factor. State "
-            "the coding: "
-            "cube.data.attrs.update(scale_factor=…, add_offset=…)."
-        )
-    inputs = _inputs(wanted, _places(cube, bands))
+    inputs = index_inputs(cube, wanted)
     values = _appended(data.data, coding, inputs)
     attrs = {k: v for k, v in data.attrs.items() if k not in {"scale_factor", "add_offset", "_FillValue"}}
     attrs["_FillValue"] = np.float32("nan")
     others = cube.drop_vars(MAIN).drop_vars([n for n, c in cube.coords.items() if "band" in c.dims])
     return others.assign({MAIN: (DIMS, values, attrs)}).assign_coords(band=[*bands, *wanted])
+
+
+def index_inputs(cube: xr.Dataset, names: Sequence[str]) -> dict[str, dict[str, float | int]]:
+    """Look up what formulas of indices take from a cube.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        As for :func:`add_indices`.
+    names : sequence of str
+        Short names.
+
+    Returns
+    -------
+    dict
+        For each index, the place of the band (int) or the constant (float) of each of its parameters.
+
+    Raises
+    ------
+    UnknownNameError, CubeError
+        As :func:`add_indices`.
+    """
+    data = cube[MAIN]
+    if data.dtype.kind in "ui" and encoding_of(data).scale == 1:
+        raise CubeError(
+            f"Indices need reflectance 0-1, but {MAIN!r} holds {data.dtype} without scale_factor. State "
+            "the coding: "
+            "cube.data.attrs.update(scale_factor=…, add_offset=…)."
+        )
+    return _inputs(list(names), _places(cube, [str(band) for band in cube.indexes["band"]]))
+
+
+def computed(block: Array, name: str, inputs: Mapping[str, float | int], coding: Encoding) -> FloatArray:
+    """Compute one index from stored numbers.
+
+    Parameters
+    ----------
+    block : numpy.ndarray
+        Stored numbers, shape (time, band, ...).
+    name : str
+        Short name of the index.
+    inputs : mapping
+        From :func:`index_inputs`.
+    coding : Encoding
+        Of the stored numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape (time, ...), NaN where there is no data or the formula is not finite.
+    """
+    import spyndex
+
+    given = {
+        key: _physical(block[:, place], coding) if isinstance(place, int) else place
+        for key, place in inputs.items()
+    }
+    with np.errstate(all="ignore"):
+        index = np.asarray(spyndex.computeIndex(name, given), np.float32)
+    return np.where(np.isfinite(index), index, np.float32("nan"))
+
+
+def _physical(values: Array, coding: Encoding) -> FloatArray:
+    """Decode stored numbers to float32, NaN without data."""
+    # Offset first: as a stored number it is whole (-1000 for Sentinel-2), so zero reflectance is exactly 0.
+    shift = np.float32(coding.offset / coding.scale)
+    physical = (values.astype(np.float32) + shift) * np.float32(coding.scale)
+    return np.where(valid_in(values, coding.nodata), physical, np.float32("nan"))
 
 
 @lru_cache(maxsize=1)
@@ -152,10 +214,7 @@ def _append_block(block: Array, coding: Encoding, inputs: dict[str, dict[str, fl
 
     bands = block.shape[1]
     out = np.full((block.shape[0], bands + len(inputs), *block.shape[2:]), np.nan, np.float32)
-    # Offset first: as a stored number it is whole (-1000 for Sentinel-2), so zero reflectance is exactly 0.
-    shift = np.float32(coding.offset / coding.scale)
-    physical = (block.astype(np.float32) + shift) * np.float32(coding.scale)
-    np.copyto(out[:, :bands], physical, where=valid_in(block, coding.nodata))
+    out[:, :bands] = _physical(block, coding)
     with np.errstate(all="ignore"):
         for place, (name, parameters) in enumerate(inputs.items()):
             given = {k: out[:, v] if isinstance(v, int) else v for k, v in parameters.items()}

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,11 +15,12 @@ from odc.geo.xr import xr_coords
 from pyproj import Transformer
 
 from cubekit.cube.blocks import Chunks, map_blocks, normalise
+from cubekit.cube.choice import CLOUD_COVER
 from cubekit.cube.contract import DIMS, MAIN, Encoding
 from cubekit.cube.encodings import common_encoding, harmonise, shifts
 from cubekit.cube.kernels import off_nodata
 from cubekit.cube.plan import Plan, bounds_on, default_chunks
-from cubekit.cube.quality import grow, mask_rule, masked_by
+from cubekit.cube.quality import in_pixels, mask_rule, masked_by, shaped
 from cubekit.cube.reader import read_onto
 from cubekit.cube.resample import RESAMPLINGS, Pixels, Resampling
 from cubekit.cube.scenes import (
@@ -53,7 +55,8 @@ def open_cube(  # noqa: PLR0913
     *,
     bands: Sequence[str] | None = None,
     mask: str | Iterable[str] | None = None,
-    dilate: int = 0,
+    dilate: int | str = 0,
+    opening: int | str = 0,
     chunks: Mapping[str, Chunk] | None = None,
     resampling: Resampling | Mapping[str, Resampling] = "nearest",
     group_by: GroupBy = "solar_day",
@@ -79,8 +82,11 @@ def open_cube(  # noqa: PLR0913
     mask : str or iterable of str, optional
         Names of the collection's masks, such as ``"clouds"``. Masked pixels lose their data scene by scene,
         before scenes are laid over each other; pixels that the quality band does not cover are masked too.
-    dilate : int, optional
-        Pixels of the grid by which masked areas grow.
+    dilate : int or str, optional
+        By how much masked areas grow: pixels of the grid, or metres as in ``"60 m"``.
+    opening : int or str, optional
+        By how much they shrink and grow back before that, so that masked specks and lines up to twice as wide
+        vanish: single bright roofs taken for clouds.
     chunks : mapping, optional
         Block sizes of ``time``, ``y``, ``x``. Default: all dates in blocks of 1024 or 512 pixels a side if
         that takes up to 128 MB, else fewer dates.
@@ -98,8 +104,9 @@ def open_cube(  # noqa: PLR0913
     -------
     xarray.Dataset
         ``data`` (time, band, y, x), lazy, in the dtype of the files, with CF attributes ``_FillValue``,
-        ``scale_factor``, ``add_offset``; attribute ``items`` lists item identifiers, ``item_shifts`` what was
-        added to their stored numbers to bring all to one coding.
+        ``scale_factor``, ``add_offset``; coordinate ``cloud_cover`` (time), percent, where items state it;
+        attribute ``items`` lists item identifiers, ``item_shifts`` what was added to their stored numbers to
+        bring all to one coding.
 
     Raises
     ------
@@ -128,7 +135,7 @@ def open_cube(  # noqa: PLR0913
         raise OptionError(f"items is {items!r:.200}, expected STAC items: open them with cubekit.open_items.")
     collection = getattr(items, "collection", None)
     masks = () if mask is None else (mask,) if isinstance(mask, str) else tuple(mask)
-    rule = _rule(collection, masks, dilate)
+    rule = _rule(collection, masks)
     layers = choose_layers(items, collection, bands, quality=rule is not None)
     count = len(layers) - (rule is not None)
     names = [layer.name for layer in layers[:count]]
@@ -140,13 +147,15 @@ def open_cube(  # noqa: PLR0913
     harmonise(table, count, collection)
     box = native_grid(table, count) if grid is None else grid
     _check_grid(box)
+    grown, opened = in_pixels("dilate", dilate, box), in_pixels("opening", opening, box)
+    rule = None if rule is None else replace(rule, dilate=grown, opening=opened)
     coding = common_encoding(table, count) if dtype is None else Encoding(dtype=dtype, nodata=float("nan"))
     steps = time_steps(np.array([time for time, _ in ordered]), group_by, _longitude(box))
     plan = _plan(table, box, steps, coding, methods=methods, rule=rule, chunks=chunks, on_error=on_error)
     return _dataset(plan, collection, table, group_by=group_by, masks=masks)
 
 
-def _rule(collection: "Collection | None", masks: tuple[str, ...], dilate: int) -> "MaskRule | None":
+def _rule(collection: "Collection | None", masks: tuple[str, ...]) -> "MaskRule | None":
     if not masks:
         return None
     if collection is None or collection.quality is None:
@@ -154,7 +163,7 @@ def _rule(collection: "Collection | None", masks: tuple[str, ...], dilate: int) 
             f"mask={masks} needs a collection with quality rules; open the items with collection=…, or "
             "leave mask out."
         )
-    return mask_rule(collection.quality, masks, dilate=dilate)
+    return mask_rule(collection.quality, masks)
 
 
 def _check_grid(grid: GeoBox) -> None:
@@ -254,7 +263,7 @@ def _dataset(
     data = xr.DataArray(
         array,
         dims=DIMS,
-        coords={"time": plan.times, "band": list(plan.bands), **space},
+        coords={"time": plan.times, "band": list(plan.bands), **space, **_cloud_cover(plan, table)},
         attrs={**plan.encoding.attrs(), "grid_mapping": "spatial_ref"},
     )
     known = {layer.name: layer.record and layer.record.common_name for layer in table.layers}
@@ -270,6 +279,21 @@ def _dataset(
         "common_names": json.dumps(common),  # text, because NetCDF has no nested attributes
     }
     return xr.Dataset({MAIN: data}, attrs=attrs)
+
+
+def _cloud_cover(plan: Plan, table: Table) -> dict[str, Any]:
+    """Return the mean cloud cover that the items of each time step state; nothing where none states any."""
+    stated = {item.id: item.properties.get("eo:cloud_cover") for item in table.items}
+    cover = np.array([np.nan if stated[name] is None else stated[name] for name in plan.scenes], float)
+    known = np.isfinite(cover)
+    if not known.any():
+        return {}
+    steps, count = plan.time_of[known], len(plan.times)
+    number = np.bincount(steps, minlength=count)
+    total = np.bincount(steps, cover[known], minlength=count)
+    mean = np.divide(total, number, out=np.full(count, np.nan), where=number > 0)
+    attrs = {"long_name": "cloud cover that the items state", "units": "percent"}
+    return {CLOUD_COVER: ("time", mean, attrs)}
 
 
 def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
@@ -329,13 +353,13 @@ def _hidden(plan: Plan, scene: int, target: GeoBox) -> BoolArray | None:
     """Return what the quality band of a scene masks; None where no mask is asked for."""
     if plan.mask is None:
         return None
-    halo = plan.mask.dilate  # masked areas beyond the block grow into it
+    halo = plan.mask.reach  # masked areas beyond the block grow into it
     pixels = _read(plan, scene, len(plan.bands), target.pad(halo) if halo else target)
     if pixels is None:
         return np.ones(target.shape, bool)
     inner = (slice(halo, halo + target.shape.y), slice(halo, halo + target.shape.x))
     masked = masked_by(pixels.values, plan.mask) & pixels.valid
-    return (grow(masked, halo) if halo else masked)[inner] | ~pixels.valid[inner]
+    return shaped(masked, pixels.valid, plan.mask)[inner] | ~pixels.valid[inner]
 
 
 def _read(plan: Plan, scene: int, layer: int, target: GeoBox) -> Pixels | None:

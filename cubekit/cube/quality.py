@@ -1,16 +1,24 @@
 """Masks from quality bands: class codes (Sentinel-2 SCL) or bit flags (Landsat QA_PIXEL)."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil, cos, radians
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
 from cubekit.errors import OptionError
 from cubekit.typing import Array, BoolArray
 
 if TYPE_CHECKING:
     from cubekit.catalog import Quality
+
+
+_DISTANCE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(m|km)")
+_ROUNDING = 1e-6  # of a pixel: 60 m on 20.000001 m are three pixels
+_DEGREE = 111_320  # metres
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +34,18 @@ class MaskRule:
     dilate: int = 0
     """Pixels of the target grid by which masked areas grow, in all eight directions."""
 
+    opening: int = 0
+    """Pixels by which masked areas shrink and grow back before that, so that narrower ones vanish."""
 
-def mask_rule(quality: "Quality", names: str | Iterable[str], *, dilate: int = 0) -> MaskRule:
+    @property
+    def reach(self) -> int:
+        """Pixels beyond a block that bear on what is masked in it."""
+        return self.dilate + 2 * self.opening
+
+
+def mask_rule(
+    quality: "Quality", names: str | Iterable[str], *, dilate: int = 0, opening: int = 0
+) -> MaskRule:
     """Look up what a named mask takes out.
 
     Parameters
@@ -38,6 +56,8 @@ def mask_rule(quality: "Quality", names: str | Iterable[str], *, dilate: int = 0
         Masks such as ``"clouds"``; several add up. Codes that are never data are part of each.
     dilate : int, optional
         Pixels by which masked areas grow.
+    opening : int, optional
+        Pixels by which they shrink and grow back first: specks up to twice as wide vanish.
 
     Returns
     -------
@@ -49,13 +69,59 @@ def mask_rule(quality: "Quality", names: str | Iterable[str], *, dilate: int = 0
     UnknownNameError
         With the nearest mask.
     OptionError
-        For a negative `dilate`.
+        For a negative `dilate` or `opening`.
     """
     if dilate < 0:
         raise OptionError(
             f"dilate={dilate}: give the number of pixels by which masked areas grow, 0 or more."
         )
-    return MaskRule(kind=quality.kind, select=tuple(quality.select(names)), dilate=dilate)
+    if opening < 0:
+        raise OptionError(
+            f"opening={opening}: give the number of pixels by which masked areas shrink, 0 or more."
+        )
+    return MaskRule(kind=quality.kind, select=tuple(quality.select(names)), dilate=dilate, opening=opening)
+
+
+def in_pixels(what: str, distance: int | str, grid: GeoBox) -> int:
+    """Return a distance in pixels of a grid.
+
+    Parameters
+    ----------
+    what : str
+        Name of the argument, for messages.
+    distance : int or str
+        Pixels, or metres as in ``"60 m"`` or ``"1.5 km"``; parts of a pixel count as a whole one.
+    grid : odc.geo.geobox.GeoBox
+        Grid. On one in degrees, metres are those of its middle.
+
+    Returns
+    -------
+    int
+        Pixels; the larger number where pixels are not square.
+
+    Raises
+    ------
+    OptionError
+        For anything else, or less than 0.
+    """
+    if isinstance(distance, str) and (found := _DISTANCE.fullmatch(distance.strip())):
+        metres = float(found[1]) * (1000 if found[2] == "km" else 1)
+        return ceil(metres / _pixel_metres(grid) - _ROUNDING)
+    if isinstance(distance, bool) or not isinstance(distance, int) or distance < 0:
+        raise OptionError(f"{what}={distance!r}: give pixels, 0 or more, or a length such as '60 m'.")
+    return distance
+
+
+def _pixel_metres(grid: GeoBox) -> float:
+    """Return the shorter side of a pixel in metres."""
+    x, y = abs(grid.resolution.x), abs(grid.resolution.y)
+    if grid.crs is None:
+        raise OptionError("The grid has no CRS, so metres cannot be told in pixels.")
+    if grid.crs.geographic:
+        bounds = grid.boundingbox
+        x *= cos(radians((bounds.bottom + bounds.top) / 2))
+        return float(min(x, y) * _DEGREE)
+    return float(min(x, y) * grid.crs.proj.axis_info[0].unit_conversion_factor)
 
 
 def masked_by(codes: Array, rule: MaskRule) -> BoolArray:
@@ -90,6 +156,29 @@ def masked_by(codes: Array, rule: MaskRule) -> BoolArray:
 def _fits(code: int, dtype: "np.dtype[Any]") -> bool:
     limits = np.iinfo(dtype)
     return bool(limits.min <= code <= limits.max)
+
+
+def shaped(masked: BoolArray, covered: BoolArray, rule: MaskRule) -> BoolArray:
+    """Open masked areas, then let them grow.
+
+    Parameters
+    ----------
+    masked : numpy.ndarray of bool
+        From :func:`masked_by`, shape (y, x).
+    covered : numpy.ndarray of bool
+        Where the quality band has values; areas at its edge count as going on beyond it.
+    rule : MaskRule
+        How far.
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        Same shape; right at least :attr:`MaskRule.reach` pixels away from the edges.
+    """
+    if rule.opening:
+        kept = ~grow(~masked & covered, rule.opening)
+        masked = grow(kept, rule.opening) & masked
+    return grow(masked, rule.dilate) if rule.dilate else masked
 
 
 def grow(masked: BoolArray, by: int) -> BoolArray:

@@ -77,10 +77,17 @@ class Grid(_Section):
 class Composite(_Section):
     """One image a period."""
 
-    every: str = "1MS"
-    how: Literal["median", "mean", "min", "max", "first"] = "median"
+    every: str | list[str] = "1MS"
+    how: Literal[
+        "median", "mean", "min", "max", "first", "geomedian",
+        "earliest", "latest", "least_cloudy", "max_index", "medoid",
+    ] = "median"  # fmt: skip
+    index: str = "NDVI"
     start: str | None = None
     end: str | None = None
+    pool_years: bool = False
+    layers: list[Literal["source", "age_days"]] = Field(default_factory=list)
+    reference: Literal["start", "middle", "end"] = "middle"
 
 
 class Cube(_Section):
@@ -88,9 +95,12 @@ class Cube(_Section):
 
     bands: list[str] | None = None
     mask: str | None = None
+    dilate: int | str = 0
+    opening: int | str = 0
     resampling: Literal["nearest", "bilinear", "cubic", "average", "mode", "min", "max"] = "nearest"
     composite: Composite | None = None
-    fill: Literal["linear", "nearest"] | None = None
+    fill: Literal["linear", "nearest", "whittaker", "harmonic"] | None = None
+    fill_limit: float | None = Field(default=None, ge=0)
     indices: list[str] = Field(default_factory=list)
     layout: Literal["series", "patches", "maps"] = "series"
 

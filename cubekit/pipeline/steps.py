@@ -74,12 +74,18 @@ def build_cube(spec: Pipeline, path: Path, *, overwrite: bool) -> xr.Dataset:
     log.info("%d items", len(items))
     grid = None if spec.grid is None else cubekit.grid(**spec.grid.model_dump(exclude_none=True))
     cube = cubekit.open_cube(
-        items, grid, bands=spec.cube.bands, mask=spec.cube.mask, resampling=spec.cube.resampling
+        items,
+        grid,
+        bands=spec.cube.bands,
+        mask=spec.cube.mask,
+        dilate=spec.cube.dilate,
+        opening=spec.cube.opening,
+        resampling=spec.cube.resampling,
     )
     if spec.cube.composite is not None:
         cube = cubekit.composite(cube, **spec.cube.composite.model_dump(exclude_none=True))
     if spec.cube.fill is not None:
-        cube = cubekit.fill_gaps(cube, how=spec.cube.fill)
+        cube = cubekit.fill_gaps(cube, how=spec.cube.fill, limit=spec.cube.fill_limit)
     if spec.cube.indices:
         cube = cubekit.add_indices(cube, spec.cube.indices)
     return cubekit.write(cube, path, layout=spec.cube.layout, overwrite=overwrite)

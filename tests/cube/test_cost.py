@@ -128,6 +128,20 @@ def test_a_plan_survives_what_is_done_to_a_cube(four: list[pystac.Item]) -> None
     assert plan(both).windows == costs[0].windows  # one layer, read once
 
 
+@pytest.mark.parametrize("how", ["medoid", "latest", "geomedian"])
+def test_choices_with_companions_and_smooth_gaps_read_nothing_twice(
+    four: list[pystac.Item], how: Any
+) -> None:
+    cube = open_cube(four, chunks={"y": 50, "x": 50})
+    layers: Any = [] if how == "geomedian" else ["source", "age_days"]
+    made = fill_gaps(composite(cube, every="10D", how=how, layers=layers), how="whittaker")
+    cost, alone = plan(made, workers=3), plan(cube, workers=3)
+    assert (cost.read_bytes, cost.windows) == (alone.read_bytes, alone.windows)
+    assert cost.blocks == alone.blocks
+    assert set(cost.outputs) == {"data", "observations", "filled", *layers}
+    assert cost.peak_memory >= alone.peak_memory
+
+
 def test_two_cubes_in_one_add_up(four: list[pystac.Item]) -> None:
     early, late = open_cube(four[:2], TEN), open_cube(four[2:], TEN)
     cost = plan(xr.concat([early, late], "time"))

@@ -141,3 +141,52 @@ def test_wrong_wishes_are_refused() -> None:
     del cube[MAIN].attrs["_FillValue"]
     with pytest.raises(CubeError, match="no nodata value"):
         fill_gaps(cube)
+
+
+@given(series(), st.sampled_from(["linear", "nearest", "whittaker", "harmonic"]), st.sampled_from([None, 25]))
+@settings(max_examples=25, deadline=None)
+def test_observed_values_stay_and_the_flag_says_what_was_filled(
+    given_series: tuple[Array, list[int]], how: Any, limit: float | None
+) -> None:
+    values, days = given_series
+    result = fill_gaps(a_cube(values, days), how=how, limit=limit)
+    found = result[MAIN].to_numpy()[:, :, 0]
+    np.testing.assert_array_equal(found[values > 0], values[values > 0])
+    np.testing.assert_array_equal(result["filled"][:, 0], ((found > 0) & (values == 0)).any(axis=1))
+    for band, pixel in np.ndindex(values.shape[1:]):
+        seen = np.flatnonzero(values[:, band, pixel])
+        for step in range(len(values)):
+            before = [days[step] - days[n] for n in seen if n <= step]
+            after = [days[n] - days[step] for n in seen if n >= step]
+            width = (min(before) + min(after)) if before and after else min(before or after, default=np.inf)
+            wanted = bool(len(seen)) and width <= (np.inf if limit is None else limit)
+            assert (found[step, band, pixel] > 0) == (wanted or values[step, band, pixel] > 0)
+            if wanted:
+                line = values[seen, band, pixel]
+                assert line.min() <= found[step, band, pixel] <= line.max()
+    lazy = fill_gaps(a_cube(values, days).chunk({"time": 1, "x": 2}), how=how, limit=limit)
+    np.testing.assert_array_equal(lazy[MAIN].to_numpy()[:, :, 0], found)
+
+
+def test_smoothers_refuse_wrong_settings() -> None:
+    cube = a_cube(column(1, 0, 2), [0, 1, 2])
+    with pytest.raises(OptionError, match="smoothness=0"):
+        fill_gaps(cube, how="whittaker", smoothness=0)
+    with pytest.raises(OptionError, match=r"harmonics=2\.5"):
+        fill_gaps(cube, how="harmonic", harmonics=2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.shared
+def test_a_real_season_with_hidden_values_is_filled_nearer_than_by_the_mean(shared: Any) -> None:
+    path = shared / "data" / "modis_mod13q1_sinop_2000_2017" / "mod13q1_ndvi_evi_16day.nc"
+    with xr.open_dataset(path, mask_and_scale=False) as opened:
+        name = next(str(n) for n in opened.data_vars if str(n).lower() == "ndvi")
+        ndvi = opened[name].isel(time=slice(0, 92)).to_numpy().reshape(92, 1, -1)[:, :, :400]
+        times = opened["time"].isel(time=slice(0, 92)).to_numpy()
+    days = ((times - times[0]) / np.timedelta64(1, "D")).astype(int).tolist()
+    hidden = np.random.default_rng(0).random(ndvi.shape) < 0.3
+    cube = a_cube(np.where(hidden, np.int16(-3000), ndvi), days, nodata=-3000)
+    known = hidden & (ndvi != -3000)
+    mean = np.abs(ndvi - np.where(hidden, np.nan, ndvi).mean(axis=0, where=~hidden))[known].mean()
+    errors = {how: np.abs(filled(cube, how=how) - ndvi)[known].mean() for how in ("whittaker", "harmonic")}
+    assert max(errors.values()) < 0.9 * mean

@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.ndimage import binary_dilation
+from odc.geo.geobox import GeoBox
+from scipy.ndimage import binary_dilation, binary_opening
 
 from cubekit.catalog import open_catalog
-from cubekit.cube.quality import MaskRule, grow, mask_rule, masked_by
+from cubekit.cube.quality import MaskRule, grow, in_pixels, mask_rule, masked_by, shaped
 from cubekit.errors import OptionError, UnknownNameError
 
 
@@ -67,3 +68,55 @@ def test_wrong_wishes_are_refused() -> None:
 def test_growing_equals_scipy(masked: np.ndarray, by: int) -> None:
     square = np.ones((2 * by + 1, 2 * by + 1), bool)
     np.testing.assert_array_equal(grow(masked, by), binary_dilation(masked, square))
+
+
+@given(arrays(bool, (15, 17)), st.integers(0, 2), st.integers(0, 2))
+def test_opening_and_growing_equal_scipy(masked: np.ndarray, opening: int, dilate: int) -> None:
+    rule = MaskRule(kind="classes", select=(9,), opening=opening, dilate=dilate)
+    found = inner(masked, rule)
+    padded = np.pad(masked, 8, mode="constant", constant_values=True)  # areas go on beyond the edge
+    size = (2 * opening + 1,) * 2
+    opened = binary_opening(padded, np.ones(size, bool))[8:-8, 8:-8] if opening else masked
+    grown = binary_dilation(opened, np.ones((2 * dilate + 1,) * 2, bool)) if dilate else opened
+    np.testing.assert_array_equal(found, grown)
+
+
+def inner(masked: np.ndarray, rule: MaskRule) -> np.ndarray:
+    """Shape a mask as a block is: with pixels around it that the scene does not cover."""
+    around = rule.reach or 1
+    covered = np.pad(np.ones_like(masked), around)
+    return shaped(np.pad(masked, around), covered, rule)[around:-around, around:-around]
+
+
+def test_an_area_at_the_edge_of_a_scene_is_no_speck() -> None:
+    masked = np.zeros((9, 9), bool)
+    masked[4, 4] = True  # a roof
+    masked[:, :1] = True  # the edge of a cloud that goes on
+    found = inner(masked, MaskRule(kind="classes", select=(9,), opening=1))
+    assert found[:, 0].all()
+    assert found.sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("distance", "crs", "resolution", "expected"),
+    [
+        (3, "EPSG:32630", 10, 3),
+        ("60 m", "EPSG:32630", 10, 6),
+        ("61m", "EPSG:32630", 20, 4),
+        ("0.5 km", "EPSG:32630", 30, 17),
+        ("0 m", "EPSG:32630", 30, 0),
+        ("100 m", "EPSG:4326", 0.001, 2),  # 55.7 m from west to east at 60 degrees north
+        ("60 m", "EPSG:2227", 100, 2),  # US survey feet
+    ],
+)
+def test_lengths_become_pixels(distance: int | str, crs: str, resolution: float, expected: int) -> None:
+    bounds = (0, 59.9, 0.2, 60.1) if crs == "EPSG:4326" else (0, 0, 2000, 2000)
+    box = GeoBox.from_bbox(bounds, crs, resolution=resolution)
+    assert in_pixels("dilate", distance, box) == expected
+
+
+@pytest.mark.parametrize("distance", [-1, 2.5, "6 ft", "-5 m", True, "wide"])
+def test_lengths_that_are_none_are_refused(distance: int) -> None:
+    box = GeoBox.from_bbox((0, 0, 100, 100), "EPSG:32630", resolution=10)
+    with pytest.raises(OptionError, match=r"dilate=.*pixels, 0 or more, or a length such as '60 m'"):
+        in_pixels("dilate", distance, box)

@@ -1,10 +1,12 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from cubekit import specs
+from cubekit import cli, specs
+from cubekit.cube.composite import How
+from cubekit.cube.fill import Fill
 from cubekit.errors import PipelineError, UnknownNameError
 from cubekit.pipeline.schema import read_pipeline
 
@@ -58,6 +60,18 @@ def test_an_unknown_key_gets_the_nearest_one_of_its_section(
 ) -> None:
     with pytest.raises(PipelineError, match=hint):
         read_pipeline(write(tmp_path, change), {"where": "x"})
+
+
+def test_files_and_the_command_line_know_every_way_that_the_functions_know(tmp_path: Path) -> None:
+    composite = {"every": "dekad", "how": "medoid", "pool_years": True, "layers": ["source"]}
+    cube = {"composite": composite, "fill": "whittaker", "fill_limit": 60, "dilate": "60 m", "opening": 1}
+    spec = read_pipeline(write(tmp_path, {"cube": cube}), {"where": "x"})
+    assert spec.cube.composite is not None
+    assert (spec.cube.composite.how, spec.cube.fill_limit, spec.cube.dilate) == ("medoid", 60, "60 m")
+    assert get_args(type(spec.cube.composite).model_fields["how"].annotation) == get_args(How)
+    assert [how.value for how in cli.How] == list(get_args(How))
+    assert [fill.value for fill in cli.Fill] == list(get_args(Fill))
+    assert get_args(get_args(type(spec.cube).model_fields["fill"].annotation)[0]) == get_args(Fill)
 
 
 def test_a_source_is_exactly_one_of_three(tmp_path: Path) -> None:
