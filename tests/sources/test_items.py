@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cubekit.errors import MissingDependencyError, SecurityError, SourceError, UnknownNameError
-from cubekit.sources.items import Items, bounding_box, open_items
+from cubekit.sources.extent import bounding_box
+from cubekit.sources.items import Items, open_items
 
 
 def words(text: str) -> list[str]:
