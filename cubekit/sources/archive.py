@@ -61,8 +61,8 @@ def open_archive(  # noqa: PLR0913  (each says one thing that files may not say 
         How file names (relative to the folder) are built, see `cubekit.sources.patterns.FilePattern`:
         ``"S2_{date:%Y%m%d}_{band}.tif"``, ``"**/{tile}/{date:%Y%j}.tif"``. With several patterns the first
         that fits counts; assets of the same date (and other fields) join one item. NetCDF stacks need no
-        ``{date}``: each time step of each variable is an asset named after the variable; fields of HDF4 grids
-        (MODIS, ``"*.A{date:%Y%j}.{tile}.*.{produced:%Y%j%H%M%S}.hdf"``) are assets likewise.
+        ``{date}``: each time step of each variable is an asset named after the variable; fields of HDF4
+        grids (MODIS, ``"*.A{date:%Y%j}.{tile}.*.{produced:%Y%j%H%M%S}.hdf"``) are assets likewise.
     collection : str, optional
         Canonical name in the catalog. Bands get its names, and its nodata, scale and offset where files state
         none.
@@ -75,7 +75,7 @@ def open_archive(  # noqa: PLR0913  (each says one thing that files may not say 
     scale, offset : float or mapping of band to float, optional
         ``physical = stored * scale + offset``, instead of what files state.
     dates : path or sequence of str or datetime, optional
-        Dates that names do not say. A CSV file with columns ``file`` and ``date`` (and ``end``) gives those of
+        Dates that names do not say. A CSV file with columns ``file``, ``date`` (and ``end``) gives those of
         files; one of dates only, or a sequence, those of the layers of each file, which are dates then
         instead of bands.
     every : str, optional

@@ -1,7 +1,7 @@
 """Credentials of object stores: S3, Google Cloud Storage, Azure; and of archives that sit on them.
 
-Nothing is read from items or catalogs: keys come from the environment of the process that reads, or from where
-GDAL itself looks (profiles, service accounts, instance roles).
+Nothing is read from items or catalogs: keys come from the environment of the process that reads, or from
+where GDAL itself looks (profiles, service accounts, instance roles).
 """
 
 import os
@@ -23,8 +23,8 @@ _AWS_SIGNS: Final = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_NO_SIGN_REQUEST",
 )  # fmt: skip
 _GOOGLE_SIGNS: Final = (
-    "GOOGLE_APPLICATION_CREDENTIALS", "GS_SECRET_ACCESS_KEY", "GS_OAUTH2_REFRESH_TOKEN", "GS_OAUTH2_PRIVATE_KEY",
-    "GS_OAUTH2_PRIVATE_KEY_FILE", "GS_NO_SIGN_REQUEST",
+    "GOOGLE_APPLICATION_CREDENTIALS", "GS_SECRET_ACCESS_KEY", "GS_OAUTH2_REFRESH_TOKEN",
+    "GS_OAUTH2_PRIVATE_KEY", "GS_OAUTH2_PRIVATE_KEY_FILE", "GS_NO_SIGN_REQUEST",
 )  # fmt: skip
 _AZURE_SIGNS: Final = (
     "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN",
@@ -253,7 +253,7 @@ def bearer(href: str, *, hosts: tuple[str, ...], variable: str, why: str) -> Acc
     """
     parts = urlsplit(href)
     host = (parts.hostname or "").lower()
-    known = any(parts.netloc == name or host == name or host.endswith(f".{name}") for name in hosts)
+    known = any(name in {parts.netloc, host} or host.endswith(f".{name}") for name in hosts)
     if not known or (parts.scheme != "https" and host != "127.0.0.1"):
         return href
     (token,) = _read((variable,), why, href)

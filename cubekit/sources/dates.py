@@ -14,7 +14,7 @@ from pandas.tseries.offsets import BaseOffset, Day, Tick
 from cubekit.errors import ArchiveError, OptionError
 from cubekit.typing import StrPath
 
-DatesLike: TypeAlias = "StrPath | Sequence[str | datetime]"
+DatesLike: TypeAlias = StrPath | Sequence[str | datetime]
 """A CSV file, or the dates of the layers of each file."""
 
 _SHOWN: Final = 10
@@ -85,9 +85,9 @@ def read_dates(dates: DatesLike | None, *, every: str | None = None) -> Dates:
     Parameters
     ----------
     dates : path, sequence of str or datetime, or None
-        CSV with a column ``date`` and either a column ``file`` (and ``end``, for periods), or nothing else: then,
-        as a sequence, the dates of the layers of each file. Dates are ISO, ``20130914`` or ``2013257`` (day of
-        the year).
+        CSV with a column ``date`` and either a column ``file`` (and ``end``, for periods), or nothing else:
+        then, as a sequence, the dates of the layers of each file. Dates are ISO, ``20130914`` or ``2013257``
+        (day of the year).
     every : str, optional
         Step between the layers of each file instead.
 
@@ -222,7 +222,7 @@ def missing_dates(times: Sequence[datetime], every: str) -> tuple[datetime, ...]
             return tuple(day.to_pydatetime().replace(tzinfo=UTC) for day in series.difference(days))
     off = [str(day.date()) for day in days.difference(pd.date_range(days[0], days[-1], freq=step))]
     raise OptionError(
-        f"The dates are no series of every={every!r}: {', '.join(off[:_SHOWN])} do not lie on it. Give another step."
+        f"The dates are no series of every={every!r}: {', '.join(off[:_SHOWN])} do not lie on it."
     )
 
 

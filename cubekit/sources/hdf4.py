@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import rasterio
@@ -62,8 +62,8 @@ def list_layers(path: Path) -> list[GridLayer]:
     Returns
     -------
     list of GridLayer
-        In the order of the file. Fields of three dimensions are left out. Scales above 1 are read as divisors,
-        as MODIS land products mean them.
+        In the order of the file. Fields of three dimensions are left out. Scales above 1 are read as
+        divisors, as MODIS land products mean them.
 
     Raises
     ------
@@ -147,7 +147,7 @@ class GridFile:
         values = self._data.get(start=(top, left), count=(bottom - top, right - left))
         return np.asarray(values).reshape(bottom - top, right - left).astype(self.dtypes[0], copy=False)
 
-    def __enter__(self) -> "GridFile":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -182,7 +182,7 @@ class _Place:
 def _fields(text: str, name: str) -> Mapping[str, _Place]:
     """Read the structure (an ODL text) of a file: the place of each field."""
     found = {}
-    for grid in re.split(r"GROUP=GRID_\d+\s", text.split("GROUP=GridStructure", maxsplit=1)[-1])[1:]:
+    for grid in re.split(r"(?<!END_)GROUP=GRID_\d+\s", text.split("GROUP=GridStructure", maxsplit=1)[-1])[1:]:
         place = _place(grid, name)
         for field in re.findall(r'DataFieldName="([^"]+)"', grid):
             found[field] = place

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,7 +98,8 @@ def write_snapshot(scenes: Sequence[pystac.Item], path: Path, *, title: str | No
             draft.write_text(text, encoding="utf-8")
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"Cannot write {path}: {error.strerror}. Choose another path.") from error
@@ -177,6 +179,8 @@ def _read_catalog(path: Path) -> list[Any]:
             if link.get("rel") not in {"child", "item"}:
                 continue
             target = (file.parent / str(link.get("href"))).resolve()
+            if "://" in str(link.get("href")):
+                raise SourceError(f"{path} leads to the web: search its API, or save its items first.")
             if not target.is_relative_to(root) or not target.is_file():
                 raise SourceError(f"{file} names {link.get('href')!r}, which is no file inside {root}.")
             if target not in seen:
@@ -184,6 +188,9 @@ def _read_catalog(path: Path) -> list[Any]:
                 waiting.append(target)
         if len(seen) > _MAX_FILES:
             raise SourceError(f"{path}: more than {_MAX_FILES} files; save as stac-geoparquet instead.")
+    if not found:
+        kind = json.loads(path.read_text(encoding="utf-8"))["type"]
+        raise SourceError(f"{path} holds type {kind!r}, expected STAC items, and leads to none.")
     return found
 
 

@@ -1,9 +1,9 @@
 """Short-lived tokens, kept until shortly before they end."""
 
 import threading
-import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 EARLY: Final = 300.0
@@ -63,15 +63,15 @@ class TokenCache:
         with lock:
             held = self._held.get(key)
             renewed = held is not None and held != before  # by another thread, while this one waited
-            if held is not None and time.monotonic() < held[1] and (renewed or not fresh):
+            if held is not None and monotonic() < held[1] and (renewed or not fresh):
                 return held[0]
             try:
                 token = ask()
             except Exception:
-                if held is not None and not fresh and time.monotonic() < held[1] + EARLY:
+                if held is not None and not fresh and monotonic() < held[1] + EARLY:
                     return held[0]  # the service is down, and the old one is good for some minutes more
                 raise
-            self._held[key] = (token.value, time.monotonic() + _good_for(token.seconds))
+            self._held[key] = (token.value, monotonic() + _good_for(token.seconds))
             return token.value
 
     def clear(self) -> None:

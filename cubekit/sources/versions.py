@@ -38,10 +38,10 @@ def newest_versions(scenes: Iterable[pystac.Item]) -> tuple[tuple[pystac.Item, .
     Sentinel-2 items of one satellite, level, tile and start of datastrip are versions of one scene: the one
     with the highest processing baseline stays, then the one generated last. Two halves of a tile from one
     datatake have different datastrips and both stay; so does everything whose metadata does not name a
-    datastrip. Of other products the identifier tells what is one scene: Landsat items of one sensor, level, path,
-    row and day (Tier 1 before Tier 2 before real time, then what was processed last), MODIS and VIIRS items of
-    one product, day and tile (highest version, then made last), HLS items of one sensor, tile and time (highest
-    version). Across collections nothing is dropped.
+    datastrip. Of other products the identifier tells what is one scene: Landsat items of one sensor, level,
+    path, row and day (Tier 1 before Tier 2 before real time, then what was processed last), MODIS and VIIRS
+    items of one product, day and tile (highest version, then made last), HLS items of one sensor, tile and
+    time (highest version). Across collections nothing is dropped.
 
     Parameters
     ----------
