@@ -71,7 +71,10 @@ def bucket_access(href: str) -> Access:
         signed = any(os.environ.get(name) for name in _AWS_SIGNS) or _has_file(
             "AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"
         )
-        return Access(f"/vsis3/{host}{path}", {} if signed else {"AWS_NO_SIGN_REQUEST": "YES"})
+        settings = {} if signed else {"AWS_NO_SIGN_REQUEST": "YES"}
+        if shared := os.environ.get("AWS_SHARED_CREDENTIALS_FILE"):
+            settings["CPL_AWS_CREDENTIALS_FILE"] = shared  # GDAL's own name for it
+        return Access(f"/vsis3/{host}{path}", settings)
     if scheme == "gs":
         signed = any(os.environ.get(name) for name in _GOOGLE_SIGNS)
         return Access(f"/vsigs/{host}{path}", {} if signed else {"GS_NO_SIGN_REQUEST": "YES"})

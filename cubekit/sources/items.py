@@ -29,7 +29,7 @@ RASTER_TYPES: Final = (
 )  # fmt: skip
 """Media types, without parameters, of assets that can be read as a grid of pixels."""
 
-_OWN_LINKS: Final = frozenset({"self", "collection"})
+_OWN_LINKS: Final = frozenset({"self", "canonical", "collection"})
 _HIDDEN_ROLES: Final = frozenset({"thumbnail", "overview", "metadata", "tiles"})
 
 

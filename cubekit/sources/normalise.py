@@ -12,7 +12,7 @@ from cubekit.errors import SourceError
 from cubekit.sources.signing import unsigned
 
 # A root link would make pystac fetch the root when an item is written.
-_KEPT_LINKS: Final = frozenset({"self", "collection", "license", "via", "derived_from"})
+_KEPT_LINKS: Final = frozenset({"self", "canonical", "collection", "license", "via", "derived_from"})
 _WEB: Final = ("http://", "https://")
 _GRID: Final = ("proj:shape", "proj:transform")
 _CRS: Final = ("proj:code", "proj:wkt2", "proj:projjson")

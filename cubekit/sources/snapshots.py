@@ -151,9 +151,8 @@ def _write_catalog(scenes: Sequence[pystac.Item], folder: Path, title: str) -> N
     catalog = pystac.Catalog("cubekit", "Items saved by cubekit")
     groups: dict[str, list[pystac.Item]] = {}
     for scene in scenes:
-        copy = scene.full_copy()
-        copy.clear_links()
-        groups.setdefault(scene.collection_id or "items", []).append(copy)
+        copy = _unlinked(scene)
+        groups.setdefault(str(copy.collection_id), []).append(copy)
     for name, members in groups.items():
         collection = pystac.Collection(name, title, pystac.Extent.from_items(members))
         collection.add_items(members)
@@ -163,6 +162,15 @@ def _write_catalog(scenes: Sequence[pystac.Item], folder: Path, title: str) -> N
         catalog.save(pystac.CatalogType.SELF_CONTAINED)
     except OSError as error:
         raise SourceError(f"Cannot write {folder}: {error.strerror}. Choose another path.") from error
+
+
+def _unlinked(scene: pystac.Item) -> pystac.Item:
+    """Copy an item without links but to where it came from, which tells the provider and so the signer."""
+    values = scene.to_dict(include_self_link=False, transform_hrefs=False)
+    origin = next((str(link.target) for link in scene.links if link.rel in {"self", "canonical"}), None)
+    values["links"] = [{"rel": "canonical", "href": origin}] if origin else []
+    values["collection"] = scene.collection_id or scene.properties.get("odc:product") or "items"
+    return pystac.Item.from_dict(values)
 
 
 def _read_catalog(path: Path) -> list[Any]:
