@@ -130,6 +130,7 @@ def _inherited(name: str, entries: Mapping[str, _Entry], seen: Sequence[str]) ->
     if parent is None:
         return values
     base = _inherited(str(parent), entries, (*seen, name))
+    base.pop("checked", None)  # says of what items it is true, and these are others
     base_bands = {
         band: {**base.get("band_defaults", {}), **(own or {})} for band, own in base.get("bands", {}).items()
     }

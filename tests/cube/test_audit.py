@@ -9,6 +9,7 @@ import pystac
 import pytest
 from odc.geo.geobox import GeoBox
 
+import cubekit
 from cubekit.cli import main
 from cubekit.cube.audit import Finding, audit_offsets, look_at, record_offsets
 from cubekit.cube.cost import plan
@@ -111,10 +112,14 @@ def test_each_kind_of_scene_is_looked_at(sample_archive: SampleArchive) -> None:
 
 
 def test_the_command_audits_on_request(
-    sample_archive: SampleArchive, capsys: pytest.CaptureFixture[str]
+    sample_archive: SampleArchive, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["--quiet", "plan", str(sample_archive.items), "--bands", "red", "--audit"]) == 0
     assert "agrees" in capsys.readouterr().out
+    out = tmp_path / "cube.zarr"
+    command = ["--quiet", "build", str(sample_archive.items), "--out", str(out), "--bands", "red", "--audit"]
+    assert main(command) == 0
+    assert '"pixels": "agrees"' in cubekit.open(out).attrs["offset_audit"]
 
 
 def test_other_collections_and_wrong_options_are_refused(scene: Any, as_items: Any) -> None:

@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 import pystac
 import pytest
