@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import permutations
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
@@ -165,7 +166,11 @@ class Quality:
         for name in (masks,) if isinstance(masks, str) else masks:
             for part in (name,) if name in self.masks else name.split("+"):
                 if part not in self.masks:
-                    raise UnknownNameError(f"No mask named {part!r}. {did_you_mean(part, self.masks)}")
+                    known = [
+                        *self.masks,
+                        *(map("+".join, permutations(self.masks, 2)) if "+" in name else ()),
+                    ]
+                    raise UnknownNameError(f"No mask named {name!r}. {did_you_mean(name, known)}")
                 chosen.update(self.masks[part])
         return tuple(sorted(chosen, key=_in_order))
 
