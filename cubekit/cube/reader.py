@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import numpy as np
@@ -313,8 +313,7 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
         try:
             grant = _sign(source, fresh=_refused(failure))
             name = _gdal_name(source, grant.address)
-            with hdf.alone(source.form.drivers), _env(grant), _open(name, source) as file:
-                return use(file)
+            return grant.apart(partial(_use, name, source, grant, use))
         except CubekitError:
             raise
         except (RasterioError, OSError, ValueError) as error:
@@ -323,10 +322,15 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
         last = attempt + 1 == MAX_TRIES or time.monotonic() - start > MAX_SECONDS
         if last or not remote or not _may_pass(failure, attempt):
             break
-        _forget(name, source, grant)
+        grant.apart(partial(_forget, name, source, grant))
         _log.warning("%s: %s Try %d of %d.", source.label, failure, attempt + 2, MAX_TRIES)
         time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
     raise SourceError(f"Cannot read {source.label}: {failure} {_next_step(failure, remote=remote)}")
+
+
+def _use(name: str, source: Source, grant: Access, use: Callable[[DatasetReader], T]) -> T:
+    with hdf.alone(source.form.drivers), _env(grant), _open(name, source) as file:
+        return use(file)
 
 
 def _open(name: str, source: Source) -> "DatasetReader | hdf4.GridFile":

@@ -1,10 +1,14 @@
 """How one file is opened now: its signed address and the settings that go with it. Secrets, never kept."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from cubekit.security import redact
+
+T = TypeVar("T")
 
 _SHORTEST = 6  # settings such as "YES" are no secrets
 
@@ -36,6 +40,25 @@ class Access:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("An Access holds secrets and stays in the process that asked for it.")
+
+    def apart(self, work: Callable[[], T]) -> T:
+        """Do work that sets the options of this access where no other thread sees them.
+
+        Parameters
+        ----------
+        work : callable
+            Sets them, reads, and unsets them.
+
+        Returns
+        -------
+        object
+            What it returns.
+        """
+        # rasterio sets options for the whole process when it is called from the main thread.
+        if not self.settings or threading.current_thread() is not threading.main_thread():
+            return work()
+        with ThreadPoolExecutor(1, thread_name_prefix="cubekit-read") as pool:
+            return pool.submit(work).result()
 
     def scrub(self, text: str) -> str:
         """Take the secrets of this access out of a text.

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pystac
 import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
+from rasterio._env import get_gdal_config
 
 import cubekit
 from cubekit.catalog import open_catalog
-from cubekit.cube.reader import Form, Source, read_onto
+from cubekit.cube.reader import Form, Source, read_onto, with_file
 from cubekit.errors import SourceError
 from cubekit.sources import buckets, signing
 from cubekit.sources.access import Access, Secret
@@ -68,6 +70,27 @@ def test_a_bearer_reaches_its_host_and_no_other(folder: Path, monkeypatch: pytes
     assert {entry.get("authorization", "") for entry in first} == {f"Bearer {CANARY}"}
     assert second
     assert {entry.get("authorization", "") for entry in second} == {""}
+
+
+def test_other_threads_see_no_credentials_while_one_reads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARTHDATA_TOKEN", CANARY)
+    seen: list[Any] = []
+
+    def use(file: Any) -> None:
+        other = threading.Thread(target=lambda: seen.append(get_gdal_config("GDAL_HTTP_HEADERS")))
+        other.start()
+        other.join()
+
+    with file_server(folder) as archive:
+        monkeypatch.setattr(buckets, "EARTHDATA_HOSTS", (archive.url.removeprefix("http://"),))
+        source = Source(href=f"{archive.url}/red.tif", form=FORM, item="a", asset="red", signer="earthdata")
+        assert threading.current_thread() is threading.main_thread()  # whose options GDAL gives to all
+        with_file(source, use)
+        assert {entry.get("authorization") for entry in archive.requests()} == {f"Bearer {CANARY}"}
+    assert seen == [None]
+    assert get_gdal_config("GDAL_HTTP_HEADERS") is None
 
 
 @pytest.mark.parametrize(
