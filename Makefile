@@ -67,7 +67,7 @@ $(VENV)-newest/.installed: pyproject.toml
 	@echo "==> virtual environment in $(VENV)-newest"
 	@test -x $(VENV)-newest/bin/python || $(NEWEST_PYTHON) -m venv $(VENV)-newest
 	@$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
-		-e '.[demo]' hypothesis pytest pytest-socket pytest-timeout pytest-xdist zarr-cm
+		-e '.[demo,hdf4,parquet]' hypothesis pytest pytest-socket pytest-timeout pytest-xdist zarr-cm
 	@touch $@
 
 test-services: setup $(VENV)-services/.installed  ## tests against nginx, pgSTAC, Azurite, S3 and hosts in network namespaces

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cubekit.batching.split import split
     from cubekit.batching.torch import batches
     from cubekit.catalog import open_catalog
+    from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
     from cubekit.cube.fill import fill_gaps
@@ -52,6 +53,7 @@ _load, _, _ = lazy_loader.attach(
         "batching.split": ["split"],
         "batching.torch": ["batches"],
         "catalog": ["open_catalog"],
+        "cube.audit": ["audit_offsets"],
         "cube.composite": ["composite"],
         "cube.cost": ["plan"],
         "cube.fill": ["fill_gaps"],
@@ -82,6 +84,7 @@ _load, _, _ = lazy_loader.attach(
 __all__ = [
     "CubekitError",
     "add_indices",
+    "audit_offsets",
     "batches",
     "composite",
     "coverage_calendar",

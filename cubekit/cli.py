@@ -214,6 +214,9 @@ ResolutionOption = Annotated[float | None, typer.Option(help="Pixel size in unit
 EveryOption = Annotated[str | None, typer.Option(help="Composite period: 1MS, 16D, season, dekad, 16D/year.")]
 HowOption = Annotated[How, typer.Option(help="How to make one image of a period.")]
 IndexOption = Annotated[str, typer.Option(help="Spectral index of --how max_index.")]
+AuditOption = Annotated[
+    bool, typer.Option("--audit", help="Look at a few scenes: are the Sentinel-2 offsets as stated?")
+]
 FillOption = Annotated[Fill | None, typer.Option(help="Fill gaps in time.")]
 
 
@@ -234,18 +237,14 @@ def plan(  # noqa: PLR0913
     fill: FillOption = None,
     memory: Annotated[str | None, typer.Option(help="Budget, such as 8GB; suggests block sizes.")] = None,
     workers: Annotated[int | None, typer.Option(help="How many blocks at a time.")] = None,
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Look at a few scenes: are the Sentinel-2 offsets as stated?")
-    ] = False,
+    audit: AuditOption = False,
 ) -> None:
     """Say what *build* with the same options will take, before a pixel is read."""
     items = _open_scenes(source, pattern, collection)
     cube = _open_cube(items, crs=crs, resolution=resolution, bbox=bbox, bands=bands, mask=mask)
     print(cubekit.plan(_reduce(cube, every, how, index, fill), memory=memory, workers=workers))
     if audit:
-        from cubekit.cube.audit import audit_offsets
-
-        print(audit_offsets(items))
+        print(cubekit.audit_offsets(items))
 
 
 @app.command()
@@ -268,13 +267,17 @@ def build(  # noqa: PLR0913
     overwrite: Annotated[
         bool, typer.Option(help="Replace a finished store once the new one is whole.")
     ] = False,
+    audit: AuditOption = False,
 ) -> None:
     """Build a cube and write it to Zarr; running it again finishes an interrupted one."""
     items = _open_scenes(source, pattern, collection)
     cube = _open_cube(items, crs=crs, resolution=resolution, bbox=bbox, bands=bands, mask=mask)
-    print(
-        cubekit.write(_reduce(cube, every, how, index, fill), out, layout=layout.value, overwrite=overwrite)
-    )
+    if audit:
+        from cubekit.cube.audit import record_offsets
+
+        cube = record_offsets(cube, cubekit.audit_offsets(items))
+    reduced = _reduce(cube, every, how, index, fill)
+    print(cubekit.write(reduced, out, layout=layout.value, overwrite=overwrite))
 
 
 def _open_cube(

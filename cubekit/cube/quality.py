@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from cubekit.catalog import bit_test
 from cubekit.errors import OptionError
 from cubekit.typing import Array, BoolArray
 
@@ -28,8 +29,8 @@ class MaskRule:
     kind: Literal["classes", "bits"]
     """One code a pixel, or flags."""
 
-    select: tuple[int, ...]
-    """Codes (any of) or bit numbers (any set), the lowest bit being 0."""
+    select: tuple[int | str, ...]
+    """Codes (any of), or flags (any of) as `cubekit.catalog.bit_test` reads them."""
 
     dilate: int = 0
     """Pixels of the target grid by which masked areas grow, in all eight directions."""
@@ -147,15 +148,27 @@ def masked_by(codes: Array, rule: MaskRule) -> BoolArray:
     if codes.dtype.kind not in "ui":
         raise OptionError(f"Quality codes must be integers, found {codes.dtype}.")
     if rule.kind == "bits":
-        masked = (codes.astype(np.int64) & sum(1 << bit for bit in rule.select)) != 0
+        masked = _any_flag(codes, rule.select)
     else:
         masked = np.isin(codes, [code for code in rule.select if _fits(code, codes.dtype)])
     return np.asarray(masked)
 
 
-def _fits(code: int, dtype: "np.dtype[Any]") -> bool:
+def _any_flag(codes: Array, flags: Iterable[int | str]) -> BoolArray:
+    """Tell where any flag holds; single bits are tested together."""
+    bits, masked = codes.astype(np.int64), np.zeros(codes.shape, bool)
+    tests = [bit_test(flag) for flag in flags]
+    together = sum({mask for mask, value in tests if mask == value and mask.bit_count() == 1})
+    masked |= (bits & together) != 0
+    for mask, value in tests:
+        if mask != value or mask.bit_count() > 1:
+            masked |= (bits & mask) == value
+    return masked
+
+
+def _fits(code: int | str, dtype: "np.dtype[Any]") -> bool:
     limits = np.iinfo(dtype)
-    return bool(limits.min <= code <= limits.max)
+    return isinstance(code, int) and bool(limits.min <= code <= limits.max)
 
 
 def shaped(masked: BoolArray, covered: BoolArray, rule: MaskRule) -> BoolArray:

@@ -5,16 +5,17 @@ import os
 import random
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import numpy as np
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.env import setenv
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
@@ -31,7 +32,9 @@ from cubekit.cube.resample import (
 )
 from cubekit.errors import CubekitError, MetadataMismatchError, SourceError
 from cubekit.security import redact, redact_log
-from cubekit.sources import hdf
+from cubekit.sources import hdf, hdf4
+from cubekit.sources.access import Access
+from cubekit.sources.signing import access
 
 _log = logging.getLogger(__name__)
 
@@ -306,26 +309,33 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
     remote = "://" in source.href and not source.href.startswith("file://")
     failure = ""
     for attempt in range(MAX_TRIES):
-        name = ""
+        name, grant = "", Access("")
         try:
-            name = _gdal_name(source, fresh=_refused(failure))
-            with hdf.alone(source.form.drivers), rasterio.Env(**_settings()), _open(name, source) as file:
-                return use(file)
+            grant = _sign(source, fresh=_refused(failure))
+            name = _gdal_name(source, grant.address)
+            return grant.apart(partial(_use, name, source, grant, use))
         except CubekitError:
             raise
         except (RasterioError, OSError, ValueError) as error:
-            failure = _explain(error, name, source.href)
+            failure = grant.scrub(_explain(error, name, source.href))
         # Outside the handler, so that no traceback carries the signed address along.
         last = attempt + 1 == MAX_TRIES or time.monotonic() - start > MAX_SECONDS
         if last or not remote or not _may_pass(failure, attempt):
             break
-        _forget(name, source)
+        grant.apart(partial(_forget, name, source, grant))
         _log.warning("%s: %s Try %d of %d.", source.label, failure, attempt + 2, MAX_TRIES)
         time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
     raise SourceError(f"Cannot read {source.label}: {failure} {_next_step(failure, remote=remote)}")
 
 
-def _open(name: str, source: Source) -> DatasetReader:
+def _use(name: str, source: Source, grant: Access, use: Callable[[DatasetReader], T]) -> T:
+    with hdf.alone(source.form.drivers), _env(grant), _open(name, source) as file:
+        return use(file)
+
+
+def _open(name: str, source: Source) -> "DatasetReader | hdf4.GridFile":
+    if hdf4.DRIVER in source.form.drivers:  # not in the wheels' GDAL
+        return hdf4.GridFile(name, source.form.variable)
     # rasterio.open takes one driver only; without any GDAL chooses by content, and opens a VRT named .tif.
     return DatasetReader(name, driver=list(source.form.drivers), sharing=False)
 
@@ -334,25 +344,31 @@ def _settings() -> dict[str, str]:
     return {key: value for key, value in GDAL_SETTINGS.items() if key not in os.environ}
 
 
-def _gdal_name(source: Source, *, fresh: bool) -> str:
-    """Return what to hand to GDAL: signed, and naming the variable."""
-    href = source.href
-    if href.lower().startswith(("/vsi", "<")):
+@contextmanager
+def _env(grant: Access, **more: str) -> Iterator[None]:
+    """Set GDAL's limits, and the credentials of one file, until the block ends."""
+    with rasterio.Env(**_settings(), **more):
+        setenv(**grant.settings)  # Env itself refuses keys of S3
+        yield
+
+
+def _sign(source: Source, *, fresh: bool) -> Access:
+    if source.href.lower().startswith(("/vsi", "<")):
         raise SourceError(f"{source.label}: virtual files are not read; give a path or an address.")
-    if source.signer is not None:
-        from cubekit.sources.signing import signer
-
-        href = signer(source.signer)(href, fresh=fresh)
-    if source.form.variable is not None:
-        path = href.removeprefix("file://")
-        kind = "netcdf" if "netCDF" in source.form.drivers else "hdf5"
-        return f'{kind}:"{path}":{source.form.variable}'
-    return href
+    return access(source.signer, source.href, fresh=fresh)
 
 
-def _forget(name: str, source: Source) -> None:
+def _gdal_name(source: Source, address: str) -> str:
+    """Return what to hand to GDAL: signed, and naming the variable."""
+    if source.form.variable is None or hdf4.DRIVER in source.form.drivers:
+        return address
+    kind = "netcdf" if "netCDF" in source.form.drivers else "hdf5"
+    return f'{kind}:"{address.removeprefix("file://")}":{source.form.variable}'
+
+
+def _forget(name: str, source: Source, grant: Access) -> None:
     """Make GDAL drop what it remembers of a file: it answers from its memory of a failure otherwise."""
-    uncached = rasterio.Env(**_settings(), CPL_VSIL_CURL_NON_CACHED="/vsi")
+    uncached = _env(grant, CPL_VSIL_CURL_NON_CACHED="/vsi")
     with suppress(RasterioError, OSError, ValueError), uncached, _open(name, source):
         pass  # GDAL drops it when the file is closed, or has failed to open
 

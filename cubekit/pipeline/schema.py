@@ -46,6 +46,8 @@ class Archive(_Section):
     nodata: float | None = None
     scale: float | None = None
     offset: float | None = None
+    dates: str | list[str] | None = None
+    every: str | None = None
     on_unmatched: Literal["raise", "skip"] = "raise"
 
 

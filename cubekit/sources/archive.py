@@ -1,10 +1,11 @@
 """Folders of scene files, read as items by the pattern of their names and by their headers."""
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -17,6 +18,7 @@ from cubekit.catalog import Band, Collection, open_catalog
 from cubekit.errors import ArchiveError, CubekitError, OptionError, UnknownNameError, check_option
 from cubekit.progress import progress
 from cubekit.security import check_href
+from cubekit.sources.dates import Dates, DatesLike, read_dates
 from cubekit.sources.headers import DRIVERS, MEDIA_TYPES, Grid, Layer, read_layers
 from cubekit.sources.items import Items
 from cubekit.sources.patterns import FileFields, FilePattern
@@ -33,8 +35,10 @@ _SHOWN: Final = 10  # files named in an error
 _THREADS: Final = 4  # files opened at the same time
 _LONG: Final = 100  # files from which on progress is worth a line
 
+_log = logging.getLogger(__name__)
 
-def open_archive(
+
+def open_archive(  # noqa: PLR0913  (each says one thing that files may not say themselves)
     root: StrPath,
     pattern: str | Sequence[str],
     *,
@@ -43,6 +47,8 @@ def open_archive(
     nodata: PerBand | None = None,
     scale: PerBand | None = None,
     offset: PerBand | None = None,
+    dates: DatesLike | None = None,
+    every: str | None = None,
     on_unmatched: Literal["raise", "skip"] = "raise",
 ) -> Items:
     """Index a folder of scene files; one item per date, one asset per band.
@@ -55,17 +61,25 @@ def open_archive(
         How file names (relative to the folder) are built, see `cubekit.sources.patterns.FilePattern`:
         ``"S2_{date:%Y%m%d}_{band}.tif"``, ``"**/{tile}/{date:%Y%j}.tif"``. With several patterns the first
         that fits counts; assets of the same date (and other fields) join one item. NetCDF stacks need no
-        ``{date}``: each time step of each variable is an asset named after the variable.
+        ``{date}``: each time step of each variable is an asset named after the variable; fields of HDF4
+        grids (MODIS, ``"*.A{date:%Y%j}.{tile}.*.{produced:%Y%j%H%M%S}.hdf"``) are assets likewise.
     collection : str, optional
         Canonical name in the catalog. Bands get its names, and its nodata, scale and offset where files state
         none.
     bands : sequence of str, optional
-        Names of the layers of multi-band files, in file order; for NetCDF, the variables to take.
+        Names of the layers of multi-band files, in file order; for NetCDF and HDF4, the variables to take
+        (or the catalog's names for them); for stacks of dates, the one band they hold.
     nodata : float or mapping of band to float, optional
         Stored number that means "no data", instead of what files state. One number is meant for all bands but
         the collection's quality band.
     scale, offset : float or mapping of band to float, optional
         ``physical = stored * scale + offset``, instead of what files state.
+    dates : path or sequence of str or datetime, optional
+        Dates that names do not say. A CSV file with columns ``file``, ``date`` (and ``end``) gives those of
+        files; one of dates only, or a sequence, those of the layers of each file, which are dates then
+        instead of bands.
+    every : str, optional
+        Layers of each file are dates this step apart, from the file's date on: ``"16D"``, ``"1MS"``.
     on_unmatched : {"raise", "skip"}, optional
         What to do with raster files that no pattern fits.
 
@@ -77,10 +91,14 @@ def open_archive(
     Raises
     ------
     ArchiveError
-        Listing files that fit no pattern, have impossible dates, cannot be read or lie nowhere, and bands
-        that come twice for one date; nothing is indexed then.
+        Listing files that fit no pattern, have impossible dates or none, cannot be read or lie nowhere, bands
+        that come twice for one date, and files of `dates` that are not there; nothing is indexed then.
     OptionError
         If a pattern is wrong.
+
+    Notes
+    -----
+    Of files that differ in ``{produced}`` alone the newest counts; the others are named in the log.
     """
     check_option("on_unmatched", on_unmatched, ("raise", "skip"))
     folder = Path(root).resolve()
@@ -88,8 +106,9 @@ def open_archive(
         raise ArchiveError(f"No folder at {folder}.")
     patterns = [FilePattern(text) for text in ([pattern] if isinstance(pattern, str) else pattern)]
     record = open_catalog().collection(collection) if collection else None
-    index = _Index(folder, record, tuple(bands or ()), nodata, scale, offset)
-    matched = _match(folder, patterns, index.problems)
+    calendar = read_dates(dates, every=every)
+    index = _Index(folder, record, tuple(bands or ()), nodata, scale, offset, calendar)
+    matched = _match(folder, patterns, calendar, index.problems)
     if on_unmatched == "skip":
         index.problems.unmatched.clear()
     layers = _read_headers(matched, index.problems)
@@ -99,6 +118,8 @@ def open_archive(
     index.problems.raise_if_any(patterns)
     if not index.scenes:
         raise ArchiveError(f"No raster file in {folder} fits {[p.text for p in patterns]}.")
+    if index.superseded:
+        _log.info("%s: %d older file(s) left out: %s", folder, len(index.superseded), index.superseded)
     scenes = tuple(index.scenes[key] for key in sorted(index.scenes))
     for scene in scenes:
         _place(scene)
@@ -114,6 +135,7 @@ class _Problems:
     unreadable: list[str] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
 
     def raise_if_any(self, patterns: Sequence[FilePattern]) -> None:
         texts = " or ".join(repr(pattern.text) for pattern in patterns)
@@ -122,6 +144,7 @@ class _Problems:
             (self.undated, "carry no usable date"),
             (self.unreadable, "cannot be read"),
             (self.unnamed, "have layers without a name; give bands=[...] in file order"),
+            (self.absent, "have a date in dates= but are not there"),
             (self.repeated, "give a band of one date again; add a field such as {tile} to tell scenes apart"),
         )
         lines = [
@@ -135,9 +158,11 @@ class _Problems:
             raise ArchiveError("The archive was not indexed.\n" + "\n".join(lines))
 
 
-def _match(folder: Path, patterns: Sequence[FilePattern], problems: _Problems) -> dict[Path, FileFields]:
+def _match(
+    folder: Path, patterns: Sequence[FilePattern], calendar: Dates, problems: _Problems
+) -> dict[Path, FileFields]:
     """Read the names of all raster files that lie as deep as a pattern says."""
-    matched = {}
+    matched, listed = {}, set(calendar.files)
     for file in _raster_files(folder, patterns):
         name = file.relative_to(folder).as_posix()
         check_href(name, root=folder)  # no link may lead out of the archive
@@ -148,10 +173,19 @@ def _match(folder: Path, patterns: Sequence[FilePattern], problems: _Problems) -
             continue
         if found is None:
             problems.unmatched.append(name)
-        elif found.date is None and file.suffix.lower() != ".nc":
+            continue
+        if calendar.files and name not in calendar.files:
+            problems.undated.append(f"{name} (not listed in dates=)")
+            continue
+        if calendar.files:
+            listed.discard(name)
+            date, end = calendar.files[name]
+            found = replace(found, date=date, end=end)
+        if found.date is None and not calendar.layers and file.suffix.lower() != ".nc":
             problems.undated.append(f"{name} (the pattern has no {{date}})")
         else:
             matched[file] = found
+    problems.absent += sorted(listed)
     return matched
 
 
@@ -192,37 +226,73 @@ class _Index:
     nodata: PerBand | None
     scale: PerBand | None
     offset: PerBand | None
+    calendar: Dates
     scenes: dict[tuple[Any, ...], pystac.Item] = field(default_factory=dict)
     problems: _Problems = field(default_factory=_Problems)
+    produced: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
+    superseded: list[str] = field(default_factory=list)
 
     def add(self, file: Path, fields: FileFields, layer: Layer) -> None:
         """Put one layer of one file where it belongs."""
         name = file.relative_to(self.folder).as_posix()
-        if layer.variable and self.bands and layer.variable not in self.bands:
+        if self._is_unwanted(layer):
             return
         band = self._band_name(fields, layer)
         if band is None:
             if name not in self.problems.unnamed:
                 self.problems.unnamed.append(name)
             return
-        time = layer.time or fields.date
+        time = self._time(name, fields, layer)
         if time is None:
-            self.problems.undated.append(name)
             return
         record = self._record(band)
         key = record.name if record else band
         scene = self._scene(time, fields)
-        if key in scene.assets:
-            self.problems.repeated.append(
-                f"{name} (band {key} of {time:%Y-%m-%d}, also in {scene.assets[key].title})"
-            )
+        if key in scene.assets and not self._replaces(scene, key, name, fields):
             return
+        self.produced[scene.id, key] = fields.produced
         scene.assets[key] = self._asset(file, name, layer, record, band)
         scene.assets[key].set_owner(scene)
+
+    def _is_unwanted(self, layer: Layer) -> bool:
+        """Tell whether bands were named, and this variable is none of them."""
+        if not layer.variable or not self.bands or layer.variable in self.bands:
+            return False
+        record = self._record(layer.variable)
+        return record is None or not {record.name, *record.names} & set(self.bands)
+
+    def _time(self, name: str, fields: FileFields, layer: Layer) -> datetime | None:
+        """Return when a layer was taken; None, and one line for the file, where that is not known."""
+        if layer.time or not self.calendar.of_layers:
+            time = layer.time or fields.date
+            why = ""
+        else:
+            try:
+                time = self.calendar.layer(layer.index, layer.count, fields.date, year=fields.year_alone)
+            except ValueError as error:
+                time, why = None, f" ({error})"
+        if time is None and not any(said.startswith(name) for said in self.problems.undated):
+            self.problems.undated.append(f"{name}{why}")
+        return time
+
+    def _replaces(self, scene: pystac.Item, key: str, name: str, fields: FileFields) -> bool:
+        """Tell whether a file was made later than the one that gives the same band of the same date."""
+        older, other = self.produced.get((scene.id, key)), scene.assets[key].title or ""
+        if older is None or fields.produced is None or older == fields.produced:
+            when = f"{scene.datetime:%Y-%m-%d}"
+            self.problems.repeated.append(f"{name} (band {key} of {when}, also in {other})")
+            return False
+        newer = fields.produced > older
+        loser = other if newer else name
+        if loser not in self.superseded:
+            self.superseded.append(loser)
+        return newer
 
     def _band_name(self, fields: FileFields, layer: Layer) -> str | None:
         if layer.variable:
             return layer.variable if fields.band is None else fields.band
+        if self.calendar.of_layers:  # layers are dates of one band
+            return fields.band or (self.bands[0] if len(self.bands) == 1 else None)
         if self.bands and fields.band is None:
             return self.bands[layer.index - 1] if layer.count == len(self.bands) else None
         return (fields.band if layer.count == 1 else None) or layer.description

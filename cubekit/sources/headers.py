@@ -16,11 +16,12 @@ from rasterio.warp import transform_bounds
 
 from cubekit.errors import SourceError
 from cubekit.security import redact
-from cubekit.sources import hdf
+from cubekit.sources import hdf, hdf4
 from cubekit.typing import BBox
 
 DRIVERS: Final = {
     ".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".nc": "netCDF", ".img": "HFA",
+    ".hdf": hdf4.DRIVER,
 }  # fmt: skip
 """Driver of each file type that an archive may hold; no other driver is tried, so a VRT named .tif is
 refused."""
@@ -30,6 +31,7 @@ MEDIA_TYPES: Final = {
     "JP2OpenJPEG": "image/jp2",
     "netCDF": "application/netcdf",
     "HFA": "application/x-erdas-hfa",
+    hdf4.DRIVER: "application/x-hdf4",
 }
 """Media type of each driver."""
 
@@ -90,12 +92,13 @@ def read_layers(path: Path) -> list[Layer]:
     Parameters
     ----------
     path : pathlib.Path
-        GeoTIFF, JPEG 2000, ERDAS Imagine, or NetCDF.
+        GeoTIFF, JPEG 2000, ERDAS Imagine, NetCDF, or HDF4 with grids of HDF-EOS.
 
     Returns
     -------
     list of Layer
-        Bands in file order; for NetCDF, every time step of every variable with dimensions (time, y, x).
+        Bands in file order; for NetCDF, every time step of every variable with dimensions (time, y, x); for
+        HDF4, every two-dimensional field.
 
     Raises
     ------
@@ -106,6 +109,8 @@ def read_layers(path: Path) -> list[Layer]:
     driver = DRIVERS[path.suffix.lower()]
     try:
         with hdf.alone([driver]):
+            if driver == hdf4.DRIVER:
+                return [_from_hdf4(layer, path) for layer in hdf4.list_layers(path)]
             return _read_netcdf(path) if driver == "netCDF" else _layers(str(path), path, driver)
     except SourceError:
         raise
@@ -113,16 +118,35 @@ def read_layers(path: Path) -> list[Layer]:
         raise SourceError(f"{path.name} cannot be read as {driver}: {redact(error)}") from None
 
 
+def _from_hdf4(layer: hdf4.GridLayer, path: Path) -> Layer:
+    _check_size(path, layer.shape)
+    return Layer(
+        grid=Grid(crs=_crs_text(layer.crs), shape=layer.shape, transform=layer.transform),
+        dtype=layer.dtype,
+        index=1,
+        count=1,
+        driver=hdf4.DRIVER,
+        nodata=layer.nodata,
+        scale=layer.scale,
+        offset=layer.offset,
+        variable=layer.name,
+    )
+
+
+def _check_size(path: Path, shape: tuple[int, int]) -> None:
+    rows, columns = shape
+    if rows * columns > MAX_PIXELS:
+        raise SourceError(f"{path.name} claims {rows} x {columns} pixels, expected at most {MAX_PIXELS}.")
+
+
 def _layers(name: str, path: Path, driver: str) -> list[Layer]:
     with rasterio.open(name, driver=driver) as data:
         times = _times(data) if driver == "netCDF" else [None] * data.count
         if not times:
             return []
-        rows, columns = data.shape
         if data.crs is None or data.transform.is_identity:
             raise SourceError(f"{path.name} has no CRS or no geotransform.")
-        if rows * columns > MAX_PIXELS:
-            raise SourceError(f"{path.name} claims {rows} x {columns} pixels, expected at most {MAX_PIXELS}.")
+        _check_size(path, data.shape)
         grid = Grid(crs=_crs_text(data.crs.to_wkt()), shape=data.shape, transform=tuple(data.transform)[:6])
         return [
             Layer(

@@ -1,6 +1,5 @@
 """`Items`: scenes as pystac items of one collection, however they were found; and reading them from files."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -12,21 +11,25 @@ from typing import Any, Final, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 import pystac
-import shapely
 
 from cubekit.catalog import Catalog, Collection, open_catalog
-from cubekit.errors import MissingDependencyError, SourceError, UnknownNameError, check_option, did_you_mean
+from cubekit.errors import SourceError, UnknownNameError, check_option, did_you_mean
 from cubekit.security import check_href
+from cubekit.sources.dates import missing_dates
+from cubekit.sources.extent import bounding_box
 from cubekit.sources.normalise import normalise_item
-from cubekit.sources.web import get_json
+from cubekit.sources.snapshots import read_snapshot, write_snapshot
 from cubekit.typing import BBox, StrPath
 
 ItemsLike: TypeAlias = "StrPath | Mapping[str, Any] | pystac.Item | pystac.ItemCollection | Iterable[Any]"
 """What `open_items` reads."""
 
-RASTER_TYPES: Final = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/netcdf")
+RASTER_TYPES: Final = (
+    "image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/netcdf", "application/x-hdf4",
+)  # fmt: skip
 """Media types, without parameters, of assets that can be read as a grid of pixels."""
 
+_OWN_LINKS: Final = frozenset({"self", "canonical", "collection"})
 _HIDDEN_ROLES: Final = frozenset({"thumbnail", "overview", "metadata", "tiles"})
 
 
@@ -161,30 +164,47 @@ class Items(Sequence[pystac.Item]):
         local = "://" not in asset.href and self.root is not None
         return check_href(asset.href, origin=None if local else self.origin, root=self.root)
 
+    def missing_dates(self, every: str) -> tuple[datetime, ...]:
+        """Tell which dates of a regular series no scene has.
+
+        Parameters
+        ----------
+        every : str
+            Step of the series, such as ``"16D"``, ``"8D"`` (counted from each 1 January where the dates are,
+            as those of MODIS; else from the first date) or ``"1MS"``.
+
+        Returns
+        -------
+        tuple of datetime.datetime
+            Between the first and the last scene, UTC; empty where none is missing.
+
+        Raises
+        ------
+        OptionError
+            For a step that is none, or dates that do not lie on such a series.
+        """
+        return missing_dates([nominal_time(scene) for scene in self.scenes], every)
+
     def save(self, path: StrPath) -> None:
-        """Write the items as one GeoJSON feature collection (a STAC ItemCollection).
+        """Write the items to a file, or to a folder as a static catalog; `open_items` reads all of them.
 
         Parameters
         ----------
         path : path
-            Local file; an existing one is replaced once the new one is whole. Local addresses are written as
-            absolute paths: `open_items` then needs ``root=`` unless they lie beside the file.
+            ``.parquet``: stac-geoparquet (needs stac-geoparquet); a name without suffix: a folder with
+            ``catalog.json``, a collection and one file per item; anything else: one GeoJSON feature
+            collection. An existing file is replaced once the new one is whole; a folder must be new or empty.
+            Local addresses are written as absolute paths: `open_items` then needs ``root=`` unless they lie
+            beside the file. Addresses are unsigned.
 
         Raises
         ------
         SourceError
             If the file cannot be written.
+        MissingDependencyError
+            For stac-geoparquet without its package.
         """
-        features = [scene.to_dict(include_self_link=True, transform_hrefs=False) for scene in self.scenes]
-        text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1, allow_nan=False)
-        target = Path(path)
-        draft = target.with_name(f".{target.name}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(target)
-        except OSError as error:
-            raise SourceError(f"Cannot write {target}: {error.strerror}. Choose another path.") from error
+        write_snapshot(self.scenes, Path(path), title=self.collection.title if self.collection else None)
 
 
 def open_items(
@@ -200,7 +220,8 @@ def open_items(
     ----------
     source : path, str, mapping, pystac.Item, pystac.ItemCollection, or iterable of items
         GeoJSON feature collection, single STAC item, bare JSON list of items; stac-geoparquet (``.parquet``,
-        needs rustac); an http(s) address of JSON; or the same as Python objects.
+        needs stac-geoparquet); a local static catalog (its folder or ``catalog.json``); an http(s) address of
+        JSON; or the same as Python objects.
     collection : str, optional
         Canonical name of the collection. Default: the collection that the items name, where the catalog
         knows it.
@@ -219,14 +240,14 @@ def open_items(
     SourceError
         If the source cannot be read or holds no STAC items; names item and field.
     MissingDependencyError
-        For stac-geoparquet without rustac.
+        For stac-geoparquet without its package.
     UnknownNameError
         If ``collection`` is not in the catalog.
     """
     check_option("on_bad_item", on_bad_item, ("raise", "skip"))
     if isinstance(source, Items):
         return replace(source, collection=open_catalog().collection(collection)) if collection else source
-    origin, folder, content = _read(source)
+    origin, folder, content = read_snapshot(source)
     base = origin or (str(folder) if folder else None)
     features = _features(content, source)
     if content is source:
@@ -304,9 +325,11 @@ def assemble_items(
         named = {scene.collection_id or scene.properties.get("odc:product") for scene in scenes}
         matched = {match.name if (match := catalog.match(name)) else None for name in named}
         record = catalog.match(next(iter(matched))) if len(matched) == 1 else None
-    links = {str(link.target) for scene in scenes for link in scene.links} | {origin or ""}
+    # What an item was derived from may lie at another provider.
+    links = {str(link.target) for scene in scenes for link in scene.links if link.rel in _OWN_LINKS}
+    urls = links | {origin or ""}
     signers = {
-        p.signer for p in catalog.providers.values() if p.signer and any(u.startswith(p.url) for u in links)
+        p.signer for p in catalog.providers.values() if p.signer and any(u.startswith(p.url) for u in urls)
     }
     return Items(scenes, record, origin, root, next(iter(signers)) if len(signers) == 1 else None)
 
@@ -347,107 +370,8 @@ def is_raster(asset: pystac.Asset) -> bool:
     return media in RASTER_TYPES and _HIDDEN_ROLES.isdisjoint(asset.roles or ())
 
 
-def bounding_box(scenes: Iterable[pystac.Item]) -> BBox:
-    """Find the smallest box around scenes.
-
-    Parameters
-    ----------
-    scenes : iterable of pystac.Item
-        Those without ``bbox`` are left out.
-
-    Returns
-    -------
-    tuple of float
-        West, south, east, north in degrees; west is greater than east where the box crosses 180 degrees.
-
-    Raises
-    ------
-    SourceError
-        If no scene says where it is.
-    """
-    spans, lats = [], []
-    for scene in scenes:
-        if scene.bbox:
-            half = len(scene.bbox) // 2
-            spans.append(_longitudes(scene, scene.bbox[0], scene.bbox[half]))
-            lats += [scene.bbox[1], scene.bbox[half + 1]]
-    if not spans:
-        raise SourceError("No item says where it is: bbox is missing everywhere.")
-    west, east = _smallest_arc(spans)  # some products reach half a pixel beyond the globe
-    return max(west, -180.0), max(min(lats), -90.0), min(east, 180.0), min(max(lats), 90.0)
-
-
-def _longitudes(scene: pystac.Item, west: float, east: float) -> tuple[float, float]:
-    """Return start and end (start < end, end may pass 180) of a scene's longitudes."""
-    if west > east:
-        return west, east + 360
-    if east - west <= 180 or not scene.geometry:  # noqa: PLR2004
-        return west, east
-    # Scenes on the antimeridian state -180..180; their corners tell the truth.
-    corners = np.unique(shapely.get_coordinates(shapely.geometry.shape(scene.geometry))[:, 0])
-    if not np.any(np.abs(corners) < 180):  # noqa: PLR2004
-        return west, east
-    gaps = np.diff(corners)
-    widest = int(np.argmax(gaps))
-    return float(corners[widest + 1]), float(corners[widest] + 360)
-
-
-def _smallest_arc(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return west and east of what remains of the circle once its widest uncovered arc is taken out."""
-    pieces: list[tuple[float, float]] = []
-    for west, east in spans:
-        pieces.append((west, min(east, 180.0)))
-        if east > 180:  # noqa: PLR2004
-            pieces.append((-180.0, east - 360))
-    first = min(pieces)[0]
-    reach, widest, arc = first, 0.0, None
-    for west, east in sorted(pieces):
-        if west - reach > widest:
-            widest, arc = west - reach, (west, reach)
-        reach = max(reach, east)
-    if arc is None or first + 360 - reach >= widest:  # the widest is the one across 180 degrees
-        return first, reach
-    return arc
-
-
 def _naive_utc(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-
-
-def _read(source: ItemsLike) -> tuple[str | None, Path | None, Any]:
-    """Return remote address, local folder, and content."""
-    if not isinstance(source, str | os.PathLike):
-        return None, None, source
-    text = os.fspath(source)
-    if text.startswith(("http://", "https://")):
-        return text, None, get_json(text)
-    path = Path(text).resolve()
-    try:
-        if path.suffix in {".parquet", ".geoparquet"}:
-            return None, path.parent, _read_parquet(path)
-        return None, path.parent, json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SourceError(f"There is no file at {path}.") from None
-    except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{path} cannot be read as STAC items: {error}. Give JSON that a search saved; scenes "
-            "in a folder are indexed by open_archive, with a pattern for their names."
-        ) from error
-
-
-def _read_parquet(path: Path) -> Any:
-    try:
-        import rustac
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading stac-geoparquet ({path.name}) needs rustac: pip install rustac, or save as JSON."
-        ) from error
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
-    try:
-        return rustac.read_sync(str(path))
-    except Exception as error:  # its error class is private to the extension
-        raise SourceError(f"{path} cannot be read as stac-geoparquet: {error}") from error
 
 
 def _copied(feature: Any) -> Any:

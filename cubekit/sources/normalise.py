@@ -12,7 +12,7 @@ from cubekit.errors import SourceError
 from cubekit.sources.signing import unsigned
 
 # A root link would make pystac fetch the root when an item is written.
-_KEPT_LINKS: Final = frozenset({"self", "collection", "license", "via", "derived_from"})
+_KEPT_LINKS: Final = frozenset({"self", "canonical", "collection", "license", "via", "derived_from"})
 _WEB: Final = ("http://", "https://")
 _GRID: Final = ("proj:shape", "proj:transform")
 _CRS: Final = ("proj:code", "proj:wkt2", "proj:projjson")
@@ -65,9 +65,9 @@ def normalise_item(feature: Any, *, base: str | None = None) -> pystac.Item:
 
 
 def _kept_links(links: Any) -> list[dict[str, Any]]:
-    """Keep links that say where an item comes from, and only to the web."""
+    """Keep links that say where an item comes from, and only to the web; without signatures."""
     return [
-        link
+        {**link, "href": unsigned(str(link["href"]))}
         for link in (links if isinstance(links, list) else [])
         if isinstance(link, dict)
         and link.get("rel") in _KEPT_LINKS
@@ -89,6 +89,9 @@ def _make_absolute(item: pystac.Item, base: str | None) -> None:
     start = next((str(link.target) for link in item.links if link.rel == "self"), base)
     for asset in item.assets.values():
         asset.href = unsigned(_joined(asset.href, start))
+        for other in (asset.extra_fields.get("alternate") or {}).values():  # the same file elsewhere
+            if isinstance(other, dict) and isinstance(other.get("href"), str):
+                other["href"] = unsigned(other["href"])
 
 
 def _joined(href: str, base: str | None) -> str:

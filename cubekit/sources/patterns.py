@@ -16,8 +16,9 @@ _DIGITS: Final = {
     "%H": r"\d{2}", "%M": r"\d{2}", "%S": r"\d{2}", "%f": r"\d{1,6}", "%b": r"[A-Za-z]{3}", "%%": "%",
 }  # fmt: skip
 
-DATE_FIELDS: Final = ("date", "end")
-"""Fields that hold a date; ``end`` is the last day of a period that starts at ``date``."""
+DATE_FIELDS: Final = ("date", "end", "produced")
+"""Fields that hold a date; ``end`` is the last day of a period that starts at ``date``, ``produced`` when the
+file was made."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class FileFields:
     date: datetime | None
     end: datetime | None
     others: Mapping[str, str]
+    produced: datetime | None = None
+    year_alone: bool = False
+    """Whether the date is a year without month and day."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class FilePattern:
     ----------
     text : str
         ``{band}`` is the band's name, ``{date:%Y%m%d}`` the date in `datetime.strptime` codes, ``{end:…}``
-        the last day of a period; any other ``{name}`` is kept as a property and tells scenes of one date
+        the last day of a period, ``{produced:…}`` when the file was made (of files that differ in nothing
+        else the newest counts); any other ``{name}`` is kept as a property and tells scenes of one date
         apart. ``*`` is any text inside one name, ``**/`` any number of folders. A field that comes twice
         must read the same twice.
     """
@@ -139,7 +144,8 @@ class FilePattern:
         values = found.groupdict()
         dates = {name: _date(values.pop(name), form) for name, form in self.formats.items()}
         band = values.pop("band", None)
-        return FileFields(band, dates.get("date"), dates.get("end"), values)
+        year = not any(code in self.formats.get("date", "%d") for code in ("%m", "%d", "%j", "%b"))
+        return FileFields(band, dates.get("date"), dates.get("end"), values, dates.get("produced"), year)
 
 
 def _date(digits: str, form: str) -> datetime:

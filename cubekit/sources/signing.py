@@ -7,11 +7,15 @@ in the process that reads.
 import threading
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from cubekit.errors import SourceError, UnknownNameError, did_you_mean
 from cubekit.security import redact
+from cubekit.sources.access import Access
+from cubekit.sources.buckets import CREDENTIALS, bucket_access, is_bucket
+from cubekit.sources.tokens import Token, TokenCache
 
 SIGN_TIMEOUT: Final = 60.0
 """Seconds that one request for a token may take, retries included."""
@@ -22,10 +26,41 @@ _SIGNATURE_KEYS: Final = frozenset(
 
 
 class Signer(Protocol):
-    """Makes an address readable, usually by adding a short-lived token as a query."""
+    """Makes an address readable, by a short-lived token as a query, or by settings that go with it."""
 
-    def __call__(self, href: str, *, fresh: bool = False) -> str:
-        """Return the signed address; ``fresh`` drops a cached token first, for use after a 403."""
+    def __call__(self, href: str, *, fresh: bool = False) -> Access | str:
+        """Return the signed address; ``fresh`` drops a cached token first, for use after a 401 or 403."""
+
+
+def access(name: str | None, href: str, *, fresh: bool = False) -> Access:
+    """Return how to open a file now; called by the reader, in the process that reads.
+
+    Parameters
+    ----------
+    name : str or None
+        Of the signer.
+    href : str
+        Unsigned address, or path.
+    fresh : bool, optional
+        Whether to drop a cached token first, for use after a 401 or 403.
+
+    Returns
+    -------
+    Access
+        Signed. Objects in buckets that the signer leaves alone are opened with the credentials of this
+        process, see `cubekit.sources.buckets.bucket_access`.
+
+    Raises
+    ------
+    SourceError
+        When no token or credential is to be had; says what to set.
+    UnknownNameError
+        For an unknown signer.
+    """
+    signed = signer(name)(href, fresh=fresh)
+    if isinstance(signed, Access):
+        return signed
+    return bucket_access(signed) if is_bucket(signed) else Access(signed)
 
 
 def unsigned(href: str) -> str:
@@ -62,7 +97,8 @@ def signer(name: str | None) -> Signer:
     Parameters
     ----------
     name : str or None
-        ``"planetary-computer"``, ``"none"``, None, or a name given to `register_signer`.
+        ``"planetary-computer"``, ``"cdse"``, ``"usgs-landsat"``, ``"earthdata"``, ``"azure-sas"``,
+        ``"none"``, None, or a name given to `register_signer`.
 
     Returns
     -------
@@ -97,35 +133,50 @@ def _leave(href: str, *, fresh: bool = False) -> str:  # noqa: ARG001  (part of 
     return href
 
 
-_PLANETARY_COMPUTER_LOCK = (
-    threading.Lock()
-)  # one token request at a time: its service answers bursts with 429
+_TOKENS: Final = TokenCache()
+# One token request at a time: the service answers bursts with 429.
+_PLANETARY_COMPUTER_LOCK: Final = threading.Lock()
 
 
 def _planetary_computer(href: str, *, fresh: bool = False) -> str:
-    """Sign with a token that the package caches per container and renews before it ends."""
-    bare = unsigned(
-        href
-    )  # the package returns addresses unchanged that already carry a signature, even an old one
-    with _PLANETARY_COMPUTER_LOCK:
-        return _within(SIGN_TIMEOUT, lambda: _sign_with_package(bare, fresh=fresh), bare)
+    """Sign with a token for the container; public containers and other hosts need none."""
+    bare = unsigned(href)
+    parts = urlsplit(bare)
+    container = parts.path.lstrip("/").split("/")[0]
+    account = (parts.hostname or "").removesuffix(_AZURE)
+    if parts.scheme != "https" or not (parts.hostname or "").endswith(_AZURE) or not container:
+        return bare
+    if account in _OPEN_ACCOUNTS:
+        return bare
+
+    def ask() -> Token:
+        with _PLANETARY_COMPUTER_LOCK:
+            return _within(SIGN_TIMEOUT, lambda: _ask_package(account, container), bare)
+
+    token = _TOKENS.get((account, container), ask, fresh=fresh)
+    return f"{bare}{'&' if parts.query else '?'}{token}"
 
 
-def _sign_with_package(href: str, *, fresh: bool) -> str:
+_AZURE: Final = ".blob.core.windows.net"
+_OPEN_ACCOUNTS: Final = frozenset(
+    {"ai4edatasetspublicassets"}
+)  # thumbnails; the service has no tokens for it
+
+
+def _ask_package(account: str, container: str) -> Token:
+    """Ask the token service, with the retries and the subscription key of the package."""
     with warnings.catch_warnings():  # its settings classes use a form that pydantic 2 warns about on import
         warnings.simplefilter("ignore", DeprecationWarning)
         from planetary_computer import sas
-    if fresh:
-        parts = urlsplit(href)
-        account, container = parts.netloc.split(".")[0], parts.path.lstrip("/").split("/")[0]
-        for cached in [url for url in sas.TOKEN_CACHE if url.endswith(f"/{account}/{container}")]:
-            sas.TOKEN_CACHE.pop(cached, None)
-    return str(sas.sign_url(href))
+    for cached in [url for url in sas.TOKEN_CACHE if url.endswith(f"/{account}/{container}")]:
+        sas.TOKEN_CACHE.pop(cached, None)  # it is kept here instead, by a clock that does not jump
+    token = sas.get_token(account, container)
+    return Token(str(token.token), (token.expiry - datetime.now(UTC)).total_seconds())
 
 
-def _within(seconds: float, work: Callable[[], str], href: str) -> str:
+def _within(seconds: float, work: Callable[[], Token], href: str) -> Token:
     """Run work that has no time limit of its own in a thread that may be left behind."""
-    done: list[str | Exception] = []
+    done: list[Token | Exception] = []
 
     def run() -> None:
         try:
@@ -145,4 +196,4 @@ def _within(seconds: float, work: Callable[[], str], href: str) -> str:
     return done[0]
 
 
-_SIGNERS: dict[str, Signer] = {"none": _leave, "planetary-computer": _planetary_computer}
+_SIGNERS: dict[str, Signer] = {"none": _leave, "planetary-computer": _planetary_computer, **CREDENTIALS}

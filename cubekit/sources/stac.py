@@ -100,7 +100,7 @@ def search(
         )
     ordered = tuple(sorted(scenes, key=_by_time))
     items = assemble_items(ordered, catalog, origin=place.url)
-    record = items.collection or catalog.match(collection)
+    record = catalog.match(collection) or items.collection
     return replace(items, collection=record, signer=place.signer or items.signer)
 
 

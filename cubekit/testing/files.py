@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)$")
 _BLOCK: Final = 2**16
+_CREDENTIALS: Final = {"authorization": "Authorization", "payer": "x-amz-request-payer"}
 
 
 class Script:
@@ -23,16 +24,20 @@ class Script:
         self._faults = faults
         self._lock = threading.Lock()
 
-    def take(self, path: str) -> dict[str, Any]:
+    def take(self, path: str, credentials: str = "") -> dict[str, Any]:
         """Return the next fault for a path, and count it as used."""
         with self._lock:
             for fault in self._faults:
-                if fnmatch.fnmatchcase(path, fault["path"]):
+                if fnmatch.fnmatchcase(path, fault["path"]) and not self._spared(fault, credentials):
                     if fault["times"] == 1:
                         self._faults.remove(fault)
                     fault["times"] -= fault["times"] > 1
                     return fault
         return {}
+
+    @staticmethod
+    def _spared(fault: dict[str, Any], credentials: str) -> bool:
+        return bool(fault["unless"]) and fault["unless"] in credentials
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -54,11 +59,11 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
-        path = unquote(urlsplit(self.path).path)
-        fault = self.script.take(path)
+        path, query = unquote(urlsplit(self.path).path), urlsplit(self.path).query
+        fault = self.script.take(path, f"{query} {self.headers.get('Authorization', '')}")
         time.sleep(fault.get("delay", 0))
         if fault.get("status"):
-            self._plain(fault["status"], retry_after=fault["retry_after"])
+            self._plain(fault["status"], retry_after=fault["retry_after"], location=fault["location"])
             return
         file = (self.folder / path.lstrip("/")).resolve()
         if not file.is_relative_to(self.folder) or not file.is_file():
@@ -66,9 +71,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         self._file(file, share=fault.get("short", 1.0), body=body)
 
-    def _plain(self, status: int, *, retry_after: str = "") -> None:
+    def _plain(self, status: int, *, retry_after: str = "", location: str = "") -> None:
         text = f"<html>status {status}</html>".encode()
-        self._head(status, {"Content-Type": "text/html", "Content-Length": str(len(text))}, retry_after)
+        headers = {"Content-Type": "text/html", "Content-Length": str(len(text))}
+        self._head(status, headers | ({"Location": location} if location else {}), retry_after)
         if self.command != "HEAD":
             self.wfile.write(text)
 
@@ -129,6 +135,7 @@ class Handler(BaseHTTPRequestHandler):
             "range": self.headers.get("Range", ""),
             "status": int(code),
         }
+        entry |= {name: sent for name, header in _CREDENTIALS.items() if (sent := self.headers.get(header))}
         with self.lock, self.log.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 

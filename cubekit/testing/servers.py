@@ -47,6 +47,10 @@ class Fault:
         ``Retry-After`` header to send with the status; empty for none.
     times : int
         Number of requests it applies to; 0 for all. Faults for one path are used up in order.
+    unless : str
+        Text that spares a request, in its query or its ``Authorization`` header: what a good signature has.
+    location : str
+        ``Location`` header to send with the status, for redirects.
     """
 
     path: str
@@ -55,6 +59,8 @@ class Fault:
     short: float = 1.0
     retry_after: str = ""
     times: int = 0
+    unless: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,14 @@ class FileServer:
     log: Path
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return the requests so far: ``method``, ``path``, ``query``, ``range``, ``status`` of each."""
+        """Return the requests so far.
+
+        Returns
+        -------
+        list of dict
+            ``method``, ``path``, ``query``, ``range``, ``status`` of each; ``authorization`` and ``payer``
+            (of S3) where the headers were sent.
+        """
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [json.loads(line) for line in lines]
 

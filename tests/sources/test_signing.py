@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ import pytest
 
 from cubekit.errors import SourceError, UnknownNameError
 from cubekit.sources import signing
-from cubekit.sources.signing import register_signer, signer, unsigned
+from cubekit.sources.signing import access, register_signer, signer, unsigned
 
 BLOB = "https://acc.blob.core.windows.net/c1/folder/B04.tif"
 
@@ -53,6 +54,10 @@ def test_own_signers_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signer("mine")("https://e.com/x", fresh=True) == "https://e.com/x?token=new"
 
 
+def address_of(href: str, *, fresh: bool = False) -> str:
+    return access("planetary-computer", href, fresh=fresh).address
+
+
 class TokenService:
     """Gives numbered tokens; counts what it is asked."""
 
@@ -65,18 +70,18 @@ class TokenService:
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenService]:
-    tokens = TokenService()
+    tokens_given = TokenService()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            tokens.asked.append(self.path)
-            time.sleep(tokens.delay)
-            expiry = (datetime.now(UTC) + tokens.lifetime).isoformat()
+            tokens_given.asked.append(self.path)
+            time.sleep(tokens_given.delay)
+            expiry = (datetime.now(UTC) + tokens_given.lifetime).isoformat()
             content: Any = {
                 "msft:expiry": expiry,
-                "token": f"se={len(tokens.asked)}&sig=SECRET{len(tokens.asked)}",
+                "token": f"se={len(tokens_given.asked)}&sig=SECRET{len(tokens_given.asked)}",
             }
-            self.send_response(tokens.status)
+            self.send_response(tokens_given.status)
             self.end_headers()
             self.wfile.write(json.dumps(content).encode())
 
@@ -87,20 +92,23 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenService]:
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    signer("planetary-computer")("https://example.com/imports-the-package.tif")
-    from planetary_computer import sas, settings
+    with warnings.catch_warnings():  # its settings classes use a form that pydantic 2 warns about on import
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from planetary_computer import sas, settings
+
+    signing._TOKENS.clear()  # noqa: SLF001  (each test starts without tokens)
 
     monkeypatch.setattr(sas, "TOKEN_CACHE", {})
     monkeypatch.setattr(
         settings.Settings.get(), "sas_url", f"http://127.0.0.1:{server.server_address[1]}/token"
     )
-    yield tokens
+    yield tokens_given
     server.shutdown()
     server.server_close()
 
 
 def test_one_token_serves_a_container_and_all_threads(service: TokenService) -> None:
-    sign = signer("planetary-computer")
+    sign = address_of
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.append(sign(BLOB))) for _ in range(8)]
     for thread in threads:
@@ -123,16 +131,45 @@ def test_an_old_signature_is_replaced(service: TokenService) -> None:
 
 
 def test_fresh_asks_again_once_after_a_refusal(service: TokenService) -> None:
-    sign = signer("planetary-computer")
+    sign = address_of
     assert sign(BLOB).endswith("SECRET1")
     assert sign(BLOB, fresh=True).endswith("SECRET2")
     assert sign(BLOB).endswith("SECRET2")
 
 
-def test_tokens_near_their_end_are_renewed(service: TokenService) -> None:
-    service.lifetime = timedelta(seconds=30)
-    sign = signer("planetary-computer")
-    assert (sign(BLOB)[-1], sign(BLOB)[-1]) == ("1", "2")
+@pytest.mark.parametrize(
+    ("lifetime", "held"),
+    [
+        (3600.0, 3300.0),  # renewed five minutes early
+        (30.0, 15.0),
+        (-7200.0, 60.0),  # this machine's clock is two hours ahead
+    ],
+)
+def test_tokens_are_renewed_early_whatever_the_clock_says(
+    service: TokenService, monkeypatch: pytest.MonkeyPatch, lifetime: float, held: float
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("cubekit.sources.tokens.monotonic", lambda: now[0])
+    service.lifetime = timedelta(seconds=lifetime)
+    assert address_of(BLOB).endswith("SECRET1")
+    now[0] += held - 1
+    assert address_of(BLOB).endswith("SECRET1")
+    now[0] += 2
+    assert address_of(BLOB).endswith("SECRET2")
+
+
+def test_a_token_that_is_still_good_bridges_a_service_that_is_down(
+    service: TokenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("cubekit.sources.tokens.monotonic", lambda: now[0])
+    assert address_of(BLOB).endswith("SECRET1")
+    service.status = 403
+    now[0] += 3400
+    assert address_of(BLOB).endswith("SECRET1")
+    now[0] += 300
+    with pytest.raises(SourceError, match="No token"):
+        address_of(BLOB)
 
 
 def test_a_refusing_service_is_named_without_secrets(service: TokenService) -> None:

@@ -157,7 +157,7 @@ def test_unknown_names_come_with_hints() -> None:
     with pytest.raises(UnknownNameError, match="provider='planetary-computer'"):
         search("modis-13q1-061", provider="earth-search")
     with pytest.raises(UnknownNameError, match="None of the known ones"):
-        search("cbers4-awfi-16d", provider="cdse")
+        search("ga_ls8c_ard_3", provider="cdse")
     with pytest.raises(UnknownNameError, match="Did you mean 'cdse'"):
         search("sentinel-2-l2a", provider="cds")
 
