@@ -137,7 +137,7 @@ def test_unlabelled_pixels_have_no_influence() -> None:
 @pytest.mark.parametrize(("network", "ancillary"), [("rits", 0), ("brits", 3), ("tempcnn", 0)])
 def test_fractions_are_learned(network: str, ancillary: int, tmp_path: Path) -> None:
     arguments = {"hidden": 16} if network != "tempcnn" else {"dropout": 0.0}
-    model = fit(
+    fit(
         network,
         mixtures(ancillary=ancillary),
         mixtures(100, seed=1, ancillary=ancillary),

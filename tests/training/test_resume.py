@@ -1,6 +1,7 @@
 """A training that is killed goes on as if nothing had happened."""
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -51,11 +52,17 @@ def scores(folder: Path) -> list[str]:
 def test_a_killed_process_leaves_a_state_that_ends_in_equal_weights(
     script: ModuleType, undisturbed: Path, tmp_path: Path
 ) -> None:
-    ran = subprocess.run([sys.executable, SCRIPT, tmp_path, "8"], check=False, capture_output=True)
-    assert ran.returncode == -signal.SIGKILL
+    code = "import sys, pathlib, killed_training; killed_training.train(pathlib.Path(sys.argv[1]), 8)"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[2])])},
+    )
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert not (tmp_path / "model.json").exists()
     assert (tmp_path / "last.ckpt").is_file()
-    script.train(tmp_path)
+    assert script.train(tmp_path) == 15 - 7  # the batch it died in is done again
     assert same(tmp_path, undisturbed)
     assert scores(tmp_path) == scores(undisturbed)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -70,7 +77,8 @@ def test_ctrl_c_at_any_batch_keeps_everything(
     with pytest.raises(KeyboardInterrupt):
         script.train(tmp_path, after, signal.SIGINT)
     assert not (tmp_path / "model.json").exists()
-    script.train(tmp_path)
+    again = after % 5 == 0  # after the last batch of an epoch comes its validation, which Ctrl-C stops
+    assert script.train(tmp_path) == 15 - after + again
     assert same(tmp_path, undisturbed)
     assert scores(tmp_path) == scores(undisturbed)
 
