@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cubekit.exports.export import export
     from cubekit.grids import grid
     from cubekit.labels import load_labels
+    from cubekit.pipeline.compare import compare
     from cubekit.pipeline.runner import run
     from cubekit.prediction.predict import predict
     from cubekit.sources.archive import open_archive
@@ -52,6 +53,7 @@ _load, _, _ = lazy_loader.attach(
         "exports.export": ["export"],
         "grids": ["grid"],
         "labels": ["load_labels"],
+        "pipeline.compare": ["compare"],
         "pipeline.runner": ["run"],
         "prediction.predict": ["predict"],
         "sources.archive": ["open_archive"],
@@ -69,6 +71,7 @@ __all__ = [
     "CubekitError",
     "add_indices",
     "batches",
+    "compare",
     "composite",
     "export",
     "fill_gaps",

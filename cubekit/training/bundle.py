@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from cubekit.training.data import INPUTS
 from cubekit.training.match import differences
 from cubekit.training.setup import predictor_of
 from cubekit.typing import FloatArray, IntArray, StrPath
+
+if TYPE_CHECKING:
+    from cubekit.training.exchange import Exported
 
 WEIGHTS = "weights.safetensors"
 RECORD = "model.json"
@@ -264,6 +267,25 @@ class Model:
         self.check(cube)
         return cube.sel(band=list(self.card.bands))
 
+    def export(self, path: StrPath, *, side: int = 64) -> "Exported":
+        """Write the model as ONNX or with torch.export, and check that it answers the same there.
+
+        Parameters
+        ----------
+        path : path
+            Ending in ``.onnx`` or ``.pt2``.
+        side : int, optional
+            Rows and columns of patches and images.
+
+        Returns
+        -------
+        Exported
+            The file, and the largest difference to this model.
+        """
+        from cubekit.training.exchange import export_model
+
+        return export_model(self, path, side=side)
+
     def save(self, folder: StrPath, *, pictures: Mapping[str, bytes] | None = None) -> Path:
         """Write the model into a folder: weights, ``model.json`` (a STAC item) and a card to read.
 
@@ -342,15 +364,17 @@ def model_folder(folder: StrPath) -> Path:
     return target
 
 
-def load_model(folder: StrPath, *, network: nn.Module | None = None) -> Model:
+def load_model(folder: StrPath, *, network: nn.Module | None = None, sha256: str | None = None) -> Model:
     """Load a saved model.
 
     Parameters
     ----------
-    folder : path
-        What :meth:`Model.save` wrote.
+    folder : path or str
+        What :meth:`Model.save` wrote: a folder, its https address, or the name of a model that ships.
     network : torch.nn.Module, optional
         The network to fill with the weights; needed only where it is not in the registry. It is not copied.
+    sha256 : str, optional
+        Digest that the weights must have.
 
     Returns
     -------
@@ -363,10 +387,12 @@ def load_model(folder: StrPath, *, network: nn.Module | None = None) -> Model:
         If a file is missing or damaged, the weights are not those the record was written for, or the network
         is not known here.
     """
-    source = Path(folder)
+    source = _locate(folder, sha256)
     item = _read_record(source)
     card = ModelCard.from_dict(item.get("properties", {}).get("cubekit:card"))
     weights = _read_weights(source, item)
+    if sha256 is not None and hashlib.sha256(weights).hexdigest() != sha256.lower():
+        raise BundleError(f"The weights in {source} do not have the SHA-256 {sha256}.")
     _check_contract(source, weights, card)
     built = _build(card) if network is None else network
     try:
@@ -374,6 +400,26 @@ def load_model(folder: StrPath, *, network: nn.Module | None = None) -> Model:
     except (RuntimeError, SafetensorError) as error:
         raise BundleError(f"The weights in {source} do not fit network {card.network!r}: {error}") from error
     return Model(built, card)
+
+
+def _locate(folder: StrPath, sha256: str | None) -> Path:
+    """Return the folder of a model, fetched or looked up where that is asked for."""
+    from cubekit import specs
+    from cubekit.training.download import download_model, is_url
+
+    if is_url(str(folder)):
+        return download_model(str(folder), sha256=sha256)
+    path = Path(folder)
+    name = str(folder).removeprefix("models/")
+    if path.exists() or len(Path(name).parts) != 1:
+        return path
+    shipped = specs.folder("models") / name
+    if shipped.is_dir() and not (shipped / RECORD).is_file():
+        raise BundleError(
+            f"models/{name} holds settings for a training, no weights: train with cubekit.fit({name!r}, …), or "
+            f"in a pipeline with train: {{model: {name}}}."
+        )
+    return shipped if shipped.is_dir() else path
 
 
 def _read_record(source: Path) -> dict[str, Any]:

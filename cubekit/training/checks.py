@@ -6,7 +6,7 @@ from typing import Any, get_args
 import numpy as np
 
 from cubekit.batching.samples import Samples
-from cubekit.errors import OptionError, TrainingError, check_option
+from cubekit.errors import OptionError, TrainingError, check_option, did_you_mean
 from cubekit.nn.registry import Form, NetworkInfo, Task, check_arguments, describe, names
 from cubekit.tasks.examples import Examples
 from cubekit.tasks.task import Schedule
@@ -236,3 +236,34 @@ def _refuse_differences(pairs: Mapping[str, tuple[object, object]]) -> None:
 def _shown(samples: Samples) -> str:
     """List dates by day."""
     return ", ".join(np.datetime_as_string(samples.times, "D").tolist())
+
+
+def check_fit_options(options: Mapping[str, Any], *, taken: Collection[str] = ()) -> dict[str, Any]:
+    """Raise unless options typed by a user are arguments of ``fit``.
+
+    Parameters
+    ----------
+    options : mapping
+        Name to value.
+    taken : collection of str, optional
+        Arguments that have an option of their own.
+
+    Returns
+    -------
+    dict
+        The same.
+
+    Raises
+    ------
+    OptionError
+        With the nearest argument.
+    """
+    from inspect import signature
+
+    from cubekit.training.fit import fit
+
+    free = [name for name in signature(fit).parameters if name not in {"network", "train", "valid", *taken}]
+    for name in options:
+        if name not in free:
+            raise OptionError(f"Training has no setting {name!r} here. {did_you_mean(name, free)}")
+    return dict(options)

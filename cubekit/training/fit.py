@@ -46,7 +46,14 @@ from cubekit.training.resume import (
     state_to_go_on_from,
 )
 from cubekit.training.session import quiet, repeatable, torch_threads
-from cubekit.training.setup import build_network, fusion_recipe, predictor_of, task_of, trainer_task
+from cubekit.training.setup import (
+    build_network,
+    fusion_recipe,
+    predictor_of,
+    start_from,
+    task_of,
+    trainer_task,
+)
 from cubekit.typing import StrPath
 
 ClassWeights = Literal["balanced"] | Sequence[float]
@@ -89,6 +96,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     devices: int = 1,
     log: Sequence[Log] = (),
     arguments: Mapping[str, Any] | None = None,
+    weights: "StrPath | None" = None,
     threads: int = 1,
     progress: bool | None = None,
 ) -> Model:
@@ -158,6 +166,9 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         Loggers beside ``metrics.csv``; they write into `out`.
     arguments : mapping, optional
         Arguments of a registered network besides ``bands``, ``steps``, ``classes``, which the samples tell.
+    weights : path, optional
+        ``weights.safetensors`` to start from rather than from random weights, as of an earlier model or of
+        ``cubekit import-weights``.
     threads : int, optional
         CPU threads of torch while training. Batches of series are too small to share: on a busy machine two
         threads were ten times slower than one.
@@ -226,6 +237,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     )
     with repeatable(seed), quiet(), torch_threads(threads):
         built, name, built_with = build_network(network, facts, task, arguments or {})
+        if weights is not None:
+            start_from(built, weights)
         predictor = predictor_of(built, task, times=facts.times, normalisation=scaling)
         streams = (
             stream_of(parts[0], batch=batch, shuffle=True, seed=seed),

@@ -5,10 +5,12 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from cubekit.batching.normalise import Normalisation
-from cubekit.errors import OptionError
+from cubekit.errors import BundleError, OptionError
 from cubekit.nn.registry import Task as TaskName
 from cubekit.nn.registry import create, describe
 from cubekit.tasks.adversarial import FuseAdversarial
@@ -22,7 +24,7 @@ from cubekit.tasks.series import SeriesInput
 from cubekit.tasks.task import Predictor, Recipe, Task
 from cubekit.training.checks import check_network
 from cubekit.training.data import Facts
-from cubekit.typing import Array
+from cubekit.typing import Array, StrPath
 
 
 def task_of(network: str | nn.Module, task: TaskName | None) -> TaskName:
@@ -203,3 +205,24 @@ def trainer_task(
         judge = how.judge(bands=len(facts.bands))
         return FuseAdversarial(predictor, judge, how=how, features=features, recipe=recipe)
     return Fuse(predictor, how=how, features=features, recipe=recipe)
+
+
+def start_from(network: nn.Module, path: StrPath) -> None:
+    """Fill a network with saved weights.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Is changed.
+    path : path
+        A safetensors file with all its weights.
+
+    Raises
+    ------
+    BundleError
+        If there is no such file, or it holds the weights of another network.
+    """
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{path} does not hold weights of this network: {error}") from error
