@@ -14,8 +14,7 @@ from torch import nn
 from cubekit.batching.samples import Samples
 from cubekit.errors import OptionError
 from cubekit.evaluation.accuracy import Accuracy
-from cubekit.exports.charts import comparison_figure
-from cubekit.exports.figures import save_figure
+from cubekit.exports.figures import comparison_figure, save_figure
 from cubekit.nn.registry import Task
 from cubekit.tasks.examples import Examples
 from cubekit.training.bundle import Model

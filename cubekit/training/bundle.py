@@ -411,12 +411,12 @@ def _locate(folder: StrPath, sha256: str | None) -> Path:
         return download_model(str(folder), sha256=sha256)
     path = Path(folder)
     name = str(folder).removeprefix("models/")
-    if path.exists() or len(Path(name).parts) != 1:
+    if (path / RECORD).is_file() or len(Path(name).parts) != 1:
         return path
     shipped = specs.folder("models") / name
     if shipped.is_dir() and not (shipped / RECORD).is_file():
         raise BundleError(
-            f"models/{name} holds settings for a training, no weights: train with cubekit.fit({name!r}, …), or "
+            f"models/{name} holds settings for a training, no weights: train with cubekit.fit, or "
             f"in a pipeline with train: {{model: {name}}}."
         )
     return shipped if shipped.is_dir() else path

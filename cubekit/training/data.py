@@ -270,9 +270,15 @@ def check_values(what: str, data: Data, task: Task) -> None:
     TrainingError
         Naming the first examples that are wrong, and what to do.
     """
+    if isinstance(data, Samples):
+        if data.x.dtype.kind == "f":
+            _refuse(what, "", np.isinf(data.x), "hold infinite values: make them NaN")
+        return
     if not isinstance(data, Examples):
         return
     y = data.arrays["y"]
+    if "x" in data.arrays:
+        _refuse(what, "x", np.isinf(data.arrays["x"]), "hold infinite values: make them NaN")
     if task == "fuse":
         for name in (*IMAGES, "y"):
             _refuse(
@@ -297,4 +303,5 @@ def _refuse(what: str, name: str, wrong: Array, why: str) -> None:
     numbers = np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1))
     if numbers.size:
         shown = ", ".join(map(str, numbers[:5].tolist())) + (", …" if numbers.size > 5 else "")  # noqa: PLR2004
-        raise TrainingError(f"{numbers.size} {what} examples ({name} of {shown}) {why}, or leave them out.")
+        kind, where = ("examples", f"{name} of {shown}") if name else ("samples", shown)
+        raise TrainingError(f"{numbers.size} {what} {kind} ({where}) {why}, or leave them out.")

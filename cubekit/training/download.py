@@ -65,17 +65,17 @@ def download_model(url: str, *, sha256: str | None = None) -> Path:
         size, digest = int(stated["file:size"]), str(stated["file:checksum"]).removeprefix("1220")
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(
-            f"{redact(base + RECORD)} is no record of a model: it does not say size and digest of the weights."
+            f"{redact(base + RECORD)} is no record of a model: it says no size and digest of the weights."
         ) from error
     if sha256 is not None and digest != sha256.lower():
-        raise BundleError(f"{redact(base)} holds weights with SHA-256 {digest}, you expect {sha256}.")
+        raise BundleError(f"{redact(base)} has weights of SHA-256 {digest}, you expect {sha256}.")
     if not 0 < size <= MAX_WEIGHTS:
-        raise BundleError(f"{redact(base)} states {size} bytes of weights, expected 1 to {MAX_WEIGHTS}.")
+        raise BundleError(f"{redact(base)}: {size} bytes of weights, expected 1 to {MAX_WEIGHTS}.")
     weights = _fetch(base + WEIGHTS, limit=size)
     if len(weights) != size or hashlib.sha256(weights).hexdigest() != digest:
         raise BundleError(
-            f"{redact(base + WEIGHTS)} is not the file its record was written for: {len(weights)} bytes of "
-            f"{size}, SHA-256 {hashlib.sha256(weights).hexdigest()}, expected {digest}. Try again, or ask its owner."
+            f"{redact(base + WEIGHTS)} is not the file of its record: {len(weights)} bytes of {size}, "
+            f"SHA-256 {hashlib.sha256(weights).hexdigest()}, expected {digest}. Try again, or ask its owner."
         )
     folder = Path(tempfile.mkdtemp(prefix="cubekit-download-"))
     (folder / RECORD).write_bytes(record)
