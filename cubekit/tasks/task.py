@@ -202,8 +202,8 @@ class Task(LightningModule):
         raise TrainingError(
             f"The loss became {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}: "
             f"the largest input is {largest:.4g}, in sample{'s' if len(items) > 1 else ''} "
-            f"{', '.join(map(str, items))}. Lower learning_rate={self.recipe.learning_rate:g}, or look for "
-            "infinite values in the samples."
+            f"{', '.join(map(str, items))} of those used. "
+            f"Lower learning_rate={self.recipe.learning_rate:g}, or look for infinite values in the samples."
         )
 
     def configure_optimizers(self) -> Any:

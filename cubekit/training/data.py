@@ -270,12 +270,14 @@ def check_values(what: str, data: Data, task: Task) -> None:
     TrainingError
         Naming the first examples that are wrong, and what to do.
     """
-    if isinstance(data, Samples):
-        if data.x.dtype.kind == "f":
-            _refuse(what, "", np.isinf(data.x), "hold infinite values: make them NaN")
-        return
-    if not isinstance(data, Examples):
-        return
+    if isinstance(data, Samples) and data.x.dtype.kind == "f":
+        _refuse(what, "", np.isinf(data.x), "hold infinite values: make them NaN")
+    if isinstance(data, Examples):
+        _check_examples(what, data, task)
+
+
+def _check_examples(what: str, data: Examples, task: Task) -> None:
+    """Raise for values of examples in memory that their task cannot learn from."""
     y = data.arrays["y"]
     if "x" in data.arrays:
         _refuse(what, "x", np.isinf(data.arrays["x"]), "hold infinite values: make them NaN")

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any, Literal, get_args
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from cubekit import __version__
@@ -301,7 +302,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     )
     model = Model(best, card)
-    if folder is not None:
+    first: Any = rank_zero_only
+    if folder is not None and first.rank == 0:
         model.save(folder)
         forget(folder)
     return model

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cubekit.errors import MissingDependencyError, TrainingError, check_option
 from cubekit.progress import shown_as
 from cubekit.tasks.task import Task, size_of
+from cubekit.training.devices import RankShare
 from cubekit.training.resume import KeepState, Run, state_to_go_on_from
 from cubekit.training.session import StopAsked, run_trainer
 
@@ -257,6 +258,8 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
     KeyboardInterrupt
         If the user stopped it; with a folder, the same call goes on.
     """
+    if run.devices > 1:
+        train = RankShare(train, run.devices)
     keeper, stop = KeepBest(task, run.out), StopAsked()
     shown = shown_as(run.progress)
     callbacks: list[Callback] = [NewOrder(train), keeper]

@@ -48,7 +48,7 @@ def quiet() -> Iterator[None]:
     """
     loggers = [
         logging.getLogger(f"lightning.{name}")
-        for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed")
+        for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed")
     ]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -58,6 +58,7 @@ def quiet() -> Iterator[None]:
             ".*deterministic.*",  # asked for with warn_only
             ".*no `val_dataloader`.*",  # validation is optional
             ".*in eval mode at the start of training.*",  # a frozen autoencoder
+            ".*sync_dist=True.*",  # the training loss of the first process is told
             ".*LeafSpec.*",  # between Lightning and torch
         ):
             warnings.filterwarnings("ignore", message=message)

@@ -1,7 +1,8 @@
-"""Trains into a folder; with a number, kills itself without warning after so many batches."""
+"""Trainings that kill themselves, and one that runs on two processes when this file is run as a script."""
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from cubekit.labels import ClassTable
 from cubekit.tasks.examples import Examples
+from cubekit.training.bundle import Model
 from cubekit.training.fit import fit
 
 
@@ -70,3 +72,34 @@ def train(out: Path, die_after: int | None = None, how: int = signal.SIGKILL) ->
     finally:
         hook.remove()
     return batches
+
+
+class Plain(nn.Module):
+    """Without random numbers, and without statistics of batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 2)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1))  # type: ignore[no-any-return]
+
+
+def train_plain(out: Path, *, devices: int, batch: int) -> Model:
+    return fit(
+        Plain(),
+        data(96, 0),
+        data(40, 1),
+        epochs=2,
+        batch=batch,
+        learning_rate=0.01,
+        devices=devices,
+        out=out,
+        progress=False,
+    )
+
+
+if __name__ == "__main__":
+    train_plain(Path(sys.argv[1]), devices=2, batch=16)

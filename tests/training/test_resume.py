@@ -142,3 +142,33 @@ def test_options_of_a_run_are_checked(script: ModuleType, tmp_path: Path) -> Non
 def test_a_logger_that_is_not_installed_is_named(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(MissingDependencyError, match="pip install wandb"):
         fit(script.Noisy(), script.data(40, 0), batch=16, log=["wandb"], out=tmp_path, progress=False)
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does_with_twice_the_batch(script: ModuleType, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path / "two"],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])},
+        timeout=110,
+    )
+    assert ran.returncode == 0, ran.stderr
+    alone = script.train_plain(tmp_path / "one", devices=1, batch=32)
+    together = load_file(tmp_path / "two" / "weights.safetensors")
+    for name, value in alone.network.state_dict().items():
+        torch.testing.assert_close(together[name], value, atol=1e-6, rtol=1e-4)
+    assert float(together["head.weight"].abs().max()) > 0.01
+
+
+def test_every_batch_goes_to_one_process_and_a_resume_leaves_out_what_was_given() -> None:
+    from cubekit.training.devices import RankShare
+
+    share = RankShare(list(range(7)), 2)
+    assert len(share) == 3
+    iterator = iter(share)
+    assert [next(iterator), next(iterator)] == [0, 2]
+    again = RankShare(list(range(7)), 2)
+    again.load_state_dict(share.state_dict())
+    assert list(again) == [4]
+    assert list(again) == [0, 2, 4]
