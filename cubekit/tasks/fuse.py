@@ -33,11 +33,7 @@ IMAGES = ("coarse_t1", "coarse_t2", "fine_t1")
 class Fuser(Predictor):
     """A fusion network; images go in as they are.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Takes ``coarse_t1, coarse_t2, fine_t1`` ``(n, c, h, w)`` and returns the fine image of the second
-        date.
+    It takes ``coarse_t1, coarse_t2, fine_t1`` ``(n, c, h, w)`` and returns the fine image of the second date.
     """
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -130,13 +126,7 @@ class Fuse(Task):
 
 
 class Reconstructor(Predictor):
-    """An autoencoder that gives fine images back, one of either date in turn.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Takes an image ``(n, c, h, w)`` and returns it.
-    """
+    """An autoencoder that gives fine images ``(n, c, h, w)`` of both dates back."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give both images back.
