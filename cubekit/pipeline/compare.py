@@ -179,9 +179,9 @@ def compare(
             start = perf_counter()
             _predict(model, test)
             rate = len(test) / (perf_counter() - start)
-            scores = score_beside_baselines(model, train, test, seed=seed)
+            scores = score_beside_baselines(model, train, test, seed=seed, others=not others)
             trials.append((scores.pop(model.card.network), model, spent, rate))
-            others = scores
+            others = others or scores
         rows.append(_row(label, trials))
     rows += [
         Row(name=name, scores=_numbers([score]), runs=1, parameters=None, train_seconds=None,

@@ -19,7 +19,7 @@ MIN_RATIO = 4
 
 
 def score_beside_baselines(
-    model: Model, train: Samples | Examples, test: Samples | Examples, *, seed: int = 0
+    model: Model, train: Samples | Examples, test: Samples | Examples, *, seed: int = 0, others: bool = True
 ) -> dict[str, Scores]:
     """Score a model and the baselines of its task on the same samples.
 
@@ -42,6 +42,8 @@ def score_beside_baselines(
         What neither has seen.
     seed : int, optional
         Of the random forest.
+    others : bool, optional
+        Whether to score the baselines too.
 
     Returns
     -------
@@ -50,8 +52,11 @@ def score_beside_baselines(
         :class:`~cubekit.evaluation.regression.Errors`; the model stands first.
     """
     if model.card.task == "classify":
-        return _classes(model, train, test, seed=seed)
-    predicted = {model.card.network: predict_values(model, test)} | _other_values(model, train, test)
+        own: dict[str, Scores] = {model.card.network: model.score(test)}
+        return own | (_other_classes(train, test, seed=seed) if others else {})
+    predicted = {model.card.network: predict_values(model, test)}
+    if others:
+        predicted |= _other_values(model, train, test)
     names, axis, truth = _variables(model, test)
     return {name: assess_values(truth, values, names, axis=axis) for name, values in predicted.items()}
 
@@ -103,11 +108,9 @@ def calibration_of(model: Model, test: Samples | Examples) -> Calibration:
     return reliability(y.ravel(), likely.reshape(-1, likely.shape[-1]))
 
 
-def _classes(
-    model: Model, train: Samples | Examples, test: Samples | Examples, *, seed: int
-) -> dict[str, Scores]:
-    """Score classes."""
-    found: dict[str, Scores] = {model.card.network: model.score(test)}
+def _other_classes(train: Samples | Examples, test: Samples | Examples, *, seed: int) -> dict[str, Scores]:
+    """Score the baselines of classes."""
+    found: dict[str, Scores] = {}
     if isinstance(train, Samples) and isinstance(test, Samples):
         forest = baselines.random_forest(train, test, seed=seed)
         found["random forest"] = assess(test.y, forest, test.classes)

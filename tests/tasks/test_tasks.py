@@ -371,3 +371,29 @@ def test_wrong_targets_are_named() -> None:
         fit(PixelLinear(), alone, epochs=1, batch=2, progress=False)
     with pytest.raises(OptionError, match="need y and as many entries"):
         Examples(arrays={"x": np.zeros((2, 4, 2)), "y": np.zeros(3)}, bands=("a", "b"), times=MONTHS)
+
+
+class Stream:
+    """Batches from elsewhere that say what they hold."""
+
+    def __init__(self, data: Examples) -> None:
+        from cubekit.tasks.examples import ExampleStream
+
+        self.bands, self.times, self.classes = data.bands, data.times, data.classes
+        self._inner = ExampleStream(data, batch=4)
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __iter__(self) -> Any:
+        for batch in self._inner:
+            yield {name: values for name, values in batch.items() if name != "index"}
+
+
+def test_a_stream_of_patches_trains_as_the_examples_do() -> None:
+    options: dict[str, Any] = {"epochs": 20, "learning_rate": 0.05, "progress": False}
+    model = fit(PixelLinear(), Stream(patches()), Stream(patches(seed=1)), **options)
+    assert model.card.form == "patches"
+    assert model.score(patches(seed=2)).overall > 0.95
+    with pytest.raises(OptionError, match="a list, expected Samples, Examples or a stream"):
+        fit(PixelLinear(), [{}], **options)
