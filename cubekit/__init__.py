@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cubekit.look.pictures import quicklook, time_strip
     from cubekit.look.point import point_series
     from cubekit.look.sample import valid_share
+    from cubekit.pipeline.compare import compare
     from cubekit.pipeline.runner import run
     from cubekit.prediction.predict import predict
     from cubekit.sources.archive import open_archive
@@ -68,6 +69,7 @@ _load, _, _ = lazy_loader.attach(
         "look.pictures": ["quicklook", "time_strip"],
         "look.point": ["point_series"],
         "look.sample": ["valid_share"],
+        "pipeline.compare": ["compare"],
         "pipeline.runner": ["run"],
         "prediction.predict": ["predict"],
         "sources.archive": ["open_archive"],
@@ -86,6 +88,7 @@ __all__ = [
     "add_indices",
     "audit_offsets",
     "batches",
+    "compare",
     "composite",
     "coverage_calendar",
     "export",

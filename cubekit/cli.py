@@ -168,6 +168,10 @@ BBoxOption = Annotated[
     str | None, typer.Option("--bbox", help="West,south,east,north in degrees.", metavar="W,S,E,N")
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="Module of yours that registers networks; found from the current folder."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -304,6 +308,22 @@ def _reduce(cube: "xr.Dataset", every: str | None, how: How, index: str, fill: F
     return cube if fill is None else cubekit.fill_gaps(cube, how=fill.value)
 
 
+def _import_plugins(names: list[str] | None) -> None:
+    """Import the user's own modules, which register networks."""
+    from importlib import import_module
+
+    for name in names or []:
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name.partition(".")[0]:
+                raise
+            raise OptionError(f"--plugin {name!r}: there is no such module in {Path.cwd()}.") from error
+        finally:
+            sys.path.pop(0)
+
+
 def _open_scenes(source: Path, pattern: list[str] | None, collection: str | None) -> "Items":
     """Open saved items, or index a folder."""
     if not source.is_dir():
@@ -376,19 +396,102 @@ def train(  # noqa: PLR0913
     ] = By.BLOCKS,
     buffer: Annotated[float, typer.Option(help="Metres between training and other samples.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of split, weights and order.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any other argument of cubekit.fit, such as schedule=cosine.", metavar="NAME=VALUE"
+        ),
+    ] = None,
+    plugin: PluginOption = None,
 ) -> None:
-    """Train a network on labelled pixels of a cube, save it, and print its scores on the test samples."""
-    from cubekit.training.bundle import model_folder
-    from cubekit.training.checks import check_network
+    """Train a network on labelled pixels of a cube; after Ctrl-C or a crash the same command goes on.
 
+    Prints the scores on the test samples beside those of the baselines, and how honest the probabilities are.
+    """
+    from cubekit.pipeline.training import save_with_curves, tell_scores
+    from cubekit.training.bundle import model_folder
+    from cubekit.training.checks import check_fit_options, check_network
+
+    _import_plugins(plugin)
     opened = cubekit.open(cube)
     check_network(network)  # a slip of the pen costs seconds, not a training
+    options = check_fit_options(_settings(settings or []), taken=("epochs", "batch", "seed", "out"))
     model_folder(out)
     table = cubekit.load_labels(labels, opened, column=column, inward=inward)
     fitting, valid, test = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=seed)
-    model = cubekit.fit(network, fitting, valid, epochs=epochs, batch=batch, seed=seed, out=out)
-    print(model.score(test).table())
+    model = cubekit.fit(network, fitting, valid, epochs=epochs, batch=batch, seed=seed, out=out, **options)
+    save_with_curves(model, out)
+    print(tell_scores(model, fitting, test, seed=seed))
     print(f"saved to {out}")
+
+
+@app.command()
+def compare(  # noqa: PLR0913
+    cube: Annotated[Path, typer.Argument(help="A store made by *build*.")],
+    networks: Annotated[list[str], typer.Argument(help="Names of networks, or folders of saved models.")],
+    *,
+    labels: Annotated[str, typer.Option(help="Polygons, points or a raster of codes.")],
+    out: OutOption,
+    column: Annotated[str, typer.Option(help="Column that holds the class.")] = "class",
+    inward: Annotated[float, typer.Option(help="Shrink polygons by so many metres.")] = 0.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training samples.")] = 20,
+    batch: Annotated[int, typer.Option(min=2, help="Samples per step of training.")] = 256,
+    by: Annotated[By, typer.Option(help="What stays together in one part of the split.")] = By.BLOCKS,
+    buffer: Annotated[float, typer.Option(help="Metres between training and other samples.")] = 0.0,
+    seeds: Annotated[str, typer.Option(help="Seeds of the trainings; the first also of the split.")] = "0",
+    plugin: PluginOption = None,
+) -> None:
+    """Train several networks on the same split and seeds; one table and one figure, baselines included."""
+    from cubekit.training.checks import check_network
+
+    _import_plugins(plugin)
+    try:
+        dice = [int(part) for part in _words(seeds) or []]
+    except ValueError as error:
+        raise OptionError(f"--seeds {seeds!r} should be whole numbers with commas between.") from error
+    opened = cubekit.open(cube)
+    contestants: list[Any] = []
+    for name in networks:
+        if (Path(name) / "model.json").is_file():
+            contestants.append(cubekit.load_model(name))
+        else:
+            check_network(name)
+            contestants.append(name)
+    table = cubekit.load_labels(labels, opened, column=column, inward=inward)
+    parts = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=dice[0])
+    shared = {"epochs": epochs, "batch": batch}
+    print(cubekit.compare(contestants, *parts, seeds=dice, settings=shared, out=out).table())
+    print(f"saved to {out}")
+
+
+@app.command("import-weights")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A .pt or .pth file of another program.")],
+    *,
+    network: Annotated[str, typer.Option(help="Name of the network that the weights are of.")],
+    out: OutOption,
+    settings: SetOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Read foreign weights without running code, show which tensor goes where, and save them as safetensors.
+
+    Give the network's arguments with --set, as in --set bands=6. Start a training from the result with
+    weights= of cubekit.fit, or --set weights=FILE of *train*.
+    """
+    from safetensors.torch import save_file
+
+    from cubekit.training.exchange import import_weights as read_foreign
+
+    _import_plugins(plugin)
+    if out.suffix != ".safetensors":
+        raise OptionError(f"--out {str(out)!r} should end in .safetensors.")
+    found = read_foreign(file, network, arguments=_settings(settings or []))
+    state = {name: value.contiguous() for name, value in found.network.state_dict().items()}
+    width = max(map(len, found.names))
+    for name, own in found.names.items():
+        print(f"{name:<{width}}  ->  {own}  {tuple(state[own].shape)}")
+    save_file(state, out)
+    print(f"saved {len(found.names)} tensors to {out}")
 
 
 @app.command()
@@ -404,8 +507,10 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option(help="Replace another prediction once the new one is whole.")
     ] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Predict a whole cube with Dask; running it again finishes an interrupted run."""
+    _import_plugins(plugin)
     loaded, opened = cubekit.load_model(model), cubekit.open(cube)
     print(cubekit.predict(loaded, opened, out=out, scheduler=scheduler, workers=workers, overwrite=overwrite))
 
@@ -478,9 +583,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             silence(False)  # whoever calls main() from Python hears progress again
     if code == INTERRUPTED:  # typer turns Ctrl-C into a return value
-        return _say(
-            "Interrupted. The same command again goes on with an unfinished store; training starts anew.", 130
-        )
+        return _say("Interrupted. The same command again goes on with an unfinished store or training.", 130)
     return code if isinstance(code, int) else 0
 
 

@@ -13,13 +13,18 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_python_example_runs(
-    sample_archive: SampleArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample_archive: SampleArchive,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    chain, own_network = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     (tmp_path / "demo").symlink_to(sample_archive.folder.parent)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(compile(example, "README.md", "exec"), names)  # noqa: S102  (our own text)
+    for example in (chain, own_network):
+        exec(compile(example, "README.md", "exec"), names)  # noqa: S102  (our own text)
+    assert "| mean-linear | " in capsys.readouterr().out
     assert (tmp_path / "cube.zarr").is_dir()
     assert (tmp_path / "landcover.tif").stat().st_size > 0
 

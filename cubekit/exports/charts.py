@@ -270,3 +270,87 @@ def _date_axis(axes: "Axes") -> None:
     locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def comparison_figure(scores: Mapping[str, tuple[float, float]], *, label: str) -> "Figure":
+    """Draw one score of several methods, best on top.
+
+    Parameters
+    ----------
+    scores : mapping
+        Method to mean and standard deviation, in the order to be drawn.
+    label : str
+        Name of the score.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A dot for the mean and a line one standard deviation to either side.
+    """
+    names = list(scores)
+    with styled():
+        figure = new_figure(6.0, 0.42 * len(names) + 1.1)
+        axes = figure.add_subplot()
+        open_frame(axes)
+        for place, (mean, spread) in enumerate(scores.values()):
+            axes.errorbar(mean, place, xerr=spread or None, fmt="o", color=ACCENT[0], markersize=5, capsize=3)
+            axes.annotate(
+                f"{mean:.3g}", (mean, place), (0, 6), textcoords="offset points", ha="center", fontsize=7,
+                color=FAINT,
+            )  # fmt: skip
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.7)
+        axes.set_xlabel(label)
+        axes.margins(x=0.1)
+        return figure
+
+
+class CalibrationLike(Protocol):
+    """What a reliability figure needs; :class:`cubekit.evaluation.calibration.Calibration` is one."""
+
+    @property
+    def confidence(self) -> FloatArray:
+        """Mean probability of the chosen class in each bin."""
+
+    @property
+    def accuracy(self) -> FloatArray:
+        """Share of right classes in each bin."""
+
+    @property
+    def counts(self) -> IntArray:
+        """Samples in each bin."""
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error."""
+
+
+def reliability_figure(calibration: CalibrationLike, *, title: str = "Are probabilities honest?") -> "Figure":
+    """Draw how often predictions of like confidence are right.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Bins of confidence.
+    title : str, optional
+        Heading.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A dot a bin, larger for more samples; on the diagonal a model is as sure as it is right.
+    """
+    with styled():
+        figure = new_figure(3.6, 3.4)
+        axes = figure.add_subplot()
+        open_frame(axes)
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=(0, (2, 2)))
+        share = np.asarray(calibration.counts) / max(1, int(np.sum(calibration.counts)))
+        axes.scatter(
+            calibration.confidence, calibration.accuracy, s=12 + 260 * share, color=ACCENT[0], zorder=3
+        )
+        axes.set_title(title, pad=8)
+        axes.set(xlabel="probability of the chosen class", ylabel="share that is right")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.04), aspect="equal")
+        axes.text(0.03, 0.97, f"calibration error {calibration.error:.3f}", va="top", fontsize=7.5, color=INK)
+        return figure

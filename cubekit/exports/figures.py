@@ -1,14 +1,22 @@
 """All figures in one place; each returns a matplotlib figure that pyplot does not know."""
 
-from cubekit.exports.charts import confusion_figure, curve_figure, series_figure
+from cubekit.exports.charts import (
+    comparison_figure,
+    confusion_figure,
+    curve_figure,
+    reliability_figure,
+    series_figure,
+)
 from cubekit.exports.maps import map_figure, rgb_figure, split_figure
 from cubekit.exports.style import png_bytes, save_figure
 
 __all__ = [
+    "comparison_figure",
     "confusion_figure",
     "curve_figure",
     "map_figure",
     "png_bytes",
+    "reliability_figure",
     "rgb_figure",
     "save_figure",
     "series_figure",

@@ -7,11 +7,14 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
+from cubekit.evaluation.area import AreaEstimate
+from cubekit.evaluation.calibration import Calibration
 from cubekit.exports.cartography import area_text, pixel_area
 from cubekit.exports.figures import (
     confusion_figure,
     curve_figure,
     map_figure,
+    reliability_figure,
     rgb_figure,
     series_figure,
     split_figure,
@@ -87,6 +90,15 @@ class ClassMap:
     cube: xr.Dataset | None = None
     """Cube that was classified; its clearest date is shown."""
 
+    areas: AreaEstimate | None = None
+    """Areas with confidence intervals, in hectares or pixels."""
+
+    areas_note: str = ""
+    """When these areas hold."""
+
+    calibration: Calibration | None = None
+    """How honest the probabilities are on the test samples."""
+
     parts: Mapping[str, Any] = field(default_factory=dict)
     """Name (``training``, ``validation``, ``test``) to samples: map of the split, series of the first."""
 
@@ -117,7 +129,11 @@ def class_map_report(result: ClassMap) -> Report:
         For :func:`cubekit.exports.report.write_report`.
     """
     sections = [
-        Section(title="Map", pictures=_maps(result.prediction, result.cube), tables=[_area_table(result)]),
+        Section(
+            title="Map",
+            pictures=_maps(result.prediction, result.cube),
+            tables=[_area_table(result), *_estimated_areas(result)],
+        ),
         _accuracy_section(result),
     ]
     if result.parts or result.history:
@@ -237,6 +253,34 @@ def _area_table(result: ClassMap) -> Table:
     )
 
 
+def _estimated_areas(result: ClassMap) -> list[Table]:
+    """Return the areas that the test samples speak for, with their intervals."""
+    found = result.areas
+    if found is None:
+        return []
+    rows = [
+        [
+            name,
+            f"{found.mapped[i]:,.1f}",
+            f"{found.area[i]:,.1f} ± {found.area_margin[i]:,.1f}",
+            f"{found.users[i]:.3f} ± {found.users_margin[i]:.3f}",
+            f"{found.producers[i]:.3f} ± {found.producers_margin[i]:.3f}",
+        ]
+        for i, name in enumerate(found.classes)
+    ]
+    colours = dict(
+        zip(class_table(result.prediction).names, class_table(result.prediction).colours, strict=True)
+    )
+    table = Table(
+        columns=["class", "mapped", "estimated area", "user's accuracy", "producer's accuracy"],
+        rows=rows,
+        colours=[colours.get(name, "") for name in found.classes],
+        caption=f"Error-adjusted areas with {found.level:.0%} confidence intervals (Olofsson et al. 2014), "
+        f"in hectares where the map's unit is known. {result.areas_note}",
+    )
+    return [table]
+
+
 def _accuracy_section(result: ClassMap) -> Section:
     """Return scores by method and by class."""
     every = {"this model": result.accuracy, **result.baselines, **result.reference}
@@ -258,6 +302,13 @@ def _accuracy_section(result: ClassMap) -> Section:
         Picture.of(confusion_figure(score, title=name), "Rows are the truth.")
         for name, score in result.reference.items()
     ]
+    if result.calibration is not None:
+        pictures.append(
+            Picture.of(
+                reliability_figure(result.calibration),
+                "Probability of the chosen class against the share that is right, on the test samples.",
+            )
+        )
     return Section(
         title="Accuracy",
         pictures=pictures,

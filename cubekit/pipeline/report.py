@@ -1,16 +1,30 @@
 """What a run leaves for people: the map as COG and picture, and the report."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cubekit
 from cubekit.batching.leakage import leakage
+from cubekit.errors import OptionError
+from cubekit.evaluation.accuracy import Accuracy
+from cubekit.evaluation.area import AreaEstimate, estimate_areas
+from cubekit.exports.cartography import pixel_area
 from cubekit.exports.figures import map_figure, save_figure
 from cubekit.exports.landcover import ClassMap, class_map_report
+from cubekit.exports.maps import class_areas
 from cubekit.exports.report import write_report
+from cubekit.training.scores import calibration_of
 
 if TYPE_CHECKING:
     from cubekit.pipeline.steps import Made
+
+log = logging.getLogger("cubekit")
+
+AREAS_NOTE = (
+    "The test samples count as drawn at random within each class of the map: where they were picked by hand, "
+    "or come in polygons, the intervals are too narrow."
+)
 
 
 def export_all(made: "Made", folder: Path) -> dict[str, Path]:
@@ -49,6 +63,9 @@ def _class_map(made: "Made") -> ClassMap:
         accuracy=accuracy,
         baselines=dict(list(made.scores.items())[1:]),
         reference=made.reference,
+        areas=_areas(made, accuracy),
+        areas_note=AREAS_NOTE,
+        calibration=calibration_of(made.model, made.parts[2]),
         cube=made.cube,
         parts=dict(zip(("training", "validation", "test"), made.parts, strict=True)),
         history=made.model.card.history,
@@ -56,6 +73,17 @@ def _class_map(made: "Made") -> ClassMap:
         provenance=_provenance(made),
         warnings=_shared_groups(made),
     )
+
+
+def _areas(made: "Made", accuracy: Accuracy) -> AreaEstimate | None:
+    """Estimate areas from the test samples; None where a class on the map has too few of them."""
+    counts = class_areas(made.prediction["class"]).astype(float)
+    size = pixel_area(made.prediction)
+    try:
+        return estimate_areas(accuracy, counts if size is None else 100 * counts * size)
+    except OptionError as error:
+        log.info("no error-adjusted areas: %s", error)
+        return None
 
 
 def _shared_groups(made: "Made") -> list[str]:

@@ -163,6 +163,9 @@ class Train(_Section):
     patience: int | None = Field(default=None, gt=0)
     class_weights: Literal["balanced"] | None = None
     normalise: Literal["percentile", "standard"] = "percentile"
+    schedule: Literal["constant", "cosine", "plateau", "step"] = "constant"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["32", "bf16", "16"] = "32"
     seed: int = 0
 
 

@@ -19,6 +19,7 @@ from cubekit.errors import PipelineError
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
 from cubekit.pipeline.schema import Labels, Pipeline, Source
+from cubekit.pipeline.training import save_with_curves
 from cubekit.sources.items import Items
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
@@ -129,6 +130,7 @@ def train(spec: Pipeline, parts: Parts, folder: Path) -> Model:
         return cubekit.load_model(folder)
     options = spec.train.model_dump(exclude_none=True, exclude={"network"})
     model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
+    save_with_curves(model, folder)
     note.write_text(digest)
     return model
 

@@ -1,4 +1,4 @@
-"""What a model does to pixel series before its network sees them: fill gaps in time, then normalise."""
+"""What a model does to series and patches before its network sees them: fill gaps in time, then normalise."""
 
 import numpy as np
 import torch
@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from cubekit.batching.decode import day_of_year
 from cubekit.batching.normalise import Normalisation
 from cubekit.typing import Array
+
+PATCH_AXES = 5
+"""Number of axes of patches: (n, t, c, h, w)."""
 
 
 def interpolate_gaps(x: Tensor, days: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,20 +85,39 @@ class SeriesInput(nn.Module):
         Parameters
         ----------
         x : torch.Tensor
-            Physical values ``(n, t, c)``, float32, NaN where there is no data.
+            Physical values, series ``(n, t, c)`` or patches ``(n, t, c, h, w)``, float32, NaN where there is
+            no data. The pixels of a patch are series that do not know of each other.
 
         Returns
         -------
         dict
-            ``x`` ``(n, t, c)``, normalised, without gaps; ``doy`` ``(n, t)`` int64, day of the year from 1;
-            ``usable`` ``(n,)`` bool, false where a band was never observed: part of such a series is
-            invented, so its output must be nodata.
+            ``x``, of the same shape, normalised, without gaps; ``mask``, bool, of the same shape, true where
+            observed; ``doy`` ``(n, t)`` int64, day of the year from 1; ``usable`` ``(n,)`` or ``(n, h, w)``
+            bool, false where a band was never observed: part of such a series is invented, so its output
+            must be nodata.
         """
+        if x.ndim == PATCH_AXES:
+            return self._patches(x)
         filled, observed = interpolate_gaps(x, self.days)
         seen = observed.any(dim=1, keepdim=True)
         scaled = self.normalisation.apply(filled)
         return {
             "x": torch.where(seen, scaled, 0.0),
+            "mask": observed,
             "doy": self.doy.expand(x.shape[0], -1),
             "usable": seen.all(dim=(1, 2)),
+        }
+
+    def _patches(self, x: Tensor) -> dict[str, Tensor]:
+        """Treat every pixel as a series of its own."""
+        n, steps, bands, rows, columns = x.shape
+        ready = self(x.permute(0, 3, 4, 1, 2).reshape(-1, steps, bands))
+        back = {
+            name: ready[name].reshape(n, rows, columns, steps, bands).permute(0, 3, 4, 1, 2)
+            for name in ("x", "mask")
+        }
+        return {
+            **back,
+            "doy": self.doy.expand(n, -1),
+            "usable": ready["usable"].reshape(n, rows, columns),
         }

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,11 +19,15 @@ from cubekit.batching.samples import Samples
 from cubekit.errors import BundleError, CubekitError, ModelMismatchError, OptionError
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.nn.registry import create
-from cubekit.tasks.classify import SeriesClassifier
-from cubekit.tasks.series import SeriesInput
+from cubekit.tasks.examples import Examples
 from cubekit.training.card import ModelCard, describe_card
+from cubekit.training.data import INPUTS
 from cubekit.training.match import differences
+from cubekit.training.setup import predictor_of
 from cubekit.typing import FloatArray, IntArray, StrPath
+
+if TYPE_CHECKING:
+    from cubekit.training.exchange import Exported
 
 WEIGHTS = "weights.safetensors"
 RECORD = "model.json"
@@ -45,13 +51,20 @@ class Model:
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         self.network = network.eval()
         self.card = card
-        self._classifier = SeriesClassifier(SeriesInput(card.dates(), card.normalisation), network).eval()
+        self.predictor = predictor_of(
+            network,
+            card.task,
+            times=card.dates(),
+            normalisation=card.normalisation,
+            temperature=card.temperature,
+        ).eval()
 
     def __repr__(self) -> str:
-        scores = ", ".join(f"{name} {value:.3g}" for name, value in self.card.metrics.items())
+        card = self.card
+        scores = ", ".join(f"{name} {value:.3g}" for name, value in card.metrics.items())
+        goal = f"{len(card.classes)} classes" if len(card.classes) else card.task
         return (
-            f"<Model {self.card.network}: {len(self.card.bands)} bands x {len(self.card.times)} dates -> "
-            f"{len(self.card.classes.names)} classes; {scores}>"
+            f"<Model {card.network}: {len(card.bands)} bands x {len(card.times)} dates -> {goal}; {scores}>"
         )
 
     def to(self, device: str | torch.device) -> "Model":
@@ -67,45 +80,106 @@ class Model:
         Model
             This model.
         """
-        self._classifier.to(device)
+        self.predictor.to(device)
         return self
 
+    def apply(self, inputs: Mapping[str, FloatArray], *, batch: int = 16) -> dict[str, FloatArray]:
+        """Run the model on inputs of its task.
+
+        Parameters
+        ----------
+        inputs : mapping
+            Physical arrays by name, one entry an example, NaN where there is no data: ``x`` for series,
+            patches and past maps; ``coarse_t1``, ``coarse_t2``, ``fine_t1`` for fusion; see
+            :class:`cubekit.tasks.examples.Examples`.
+        batch : int, optional
+            Examples per forward pass.
+
+        Returns
+        -------
+        dict
+            float32 by name: ``probabilities``, ``fractions`` (and ``imputed``), or ``predicted``.
+
+        Raises
+        ------
+        OptionError
+            If an input is missing or has not the model's bands and steps.
+        """
+        self._check_inputs(inputs)
+        device = next(self.network.parameters()).device
+        parts: list[dict[str, FloatArray]] = []
+        with torch.inference_mode():
+            for start in range(0, len(next(iter(inputs.values()))), batch):
+                given = {
+                    name: torch.from_numpy(
+                        np.ascontiguousarray(values[start : start + batch], dtype=np.float32)
+                    ).to(device)
+                    for name, values in inputs.items()
+                }
+                found = self.predictor.outputs(given)
+                parts.append({name: values.float().cpu().numpy() for name, values in found.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _check_inputs(self, inputs: Mapping[str, FloatArray]) -> None:
+        """Raise unless the inputs are those of the task."""
+        wanted = INPUTS[self.card.task]
+        missing = [name for name in wanted if name not in inputs]
+        if missing:
+            raise OptionError(
+                f"The model takes {', '.join(wanted)}; {', '.join(missing)} is missing, found {list(inputs)}."
+            )
+        lead = (
+            (len(self.card.bands),)
+            if self.card.task == "fuse"
+            else (
+                len(self.card.times),
+                len(self.card.bands),
+            )
+        )
+        for name in wanted:
+            if inputs[name].shape[1 : 1 + len(lead)] != lead:
+                raise OptionError(
+                    f"{name} has shape {inputs[name].shape}, expected (n, {', '.join(map(str, lead))}, …)."
+                )
+
     def probabilities(self, x: FloatArray, *, batch: int = BATCH) -> FloatArray:
-        """Give class probabilities of pixel series.
+        """Give probabilities of classes, or their shares.
 
         Parameters
         ----------
         x : numpy.ndarray
-            Physical values ``(n, time, band)``, bands in the model's order, NaN where there is no data.
+            Physical values, series ``(n, time, band)`` or patches ``(n, time, band, y, x)``, bands in the
+            model's order, NaN where there is no data.
         batch : int, optional
             Series per forward pass; changes speed and memory, not the result (up to float32 rounding).
 
         Returns
         -------
         numpy.ndarray
-            ``(n, class)`` float32, rows sum to one; NaN rows where a band was never observed.
+            ``(n, class)`` or ``(n, class, y, x)`` float32, sums of one; NaN where a band was never observed.
 
         Raises
         ------
         OptionError
-            If the shape is not the model's.
+            If the shape is not the model's, or it has no classes.
         """
         expected = (len(self.card.times), len(self.card.bands))
-        if x.ndim != 3 or x.shape[1:] != expected:  # noqa: PLR2004  (n, time, band)
+        axes = {"series": 3, "patches": 5}.get(self.card.form)
+        if not self.card.classes.names:
+            raise OptionError(f"A model to {self.card.task} has no classes: use model.apply(inputs).")
+        if x.ndim != axes or x.shape[1:3] != expected:
+            space = "" if axes == 3 else ", y, x"  # noqa: PLR2004  (n, time, band)
             raise OptionError(
-                f"x has shape {x.shape}, expected (n, {expected[0]}, {expected[1]}): time, band."
+                f"x has shape {x.shape}, expected (n, {expected[0]}, {expected[1]}{space}): time, band."
             )
-        device = self._classifier.inputs.days.device
-        values = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
-        out = np.empty((len(x), len(self.card.classes.names)), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(x), batch):
-                part = values[start : start + batch].to(device)
-                out[start : start + batch] = self._classifier.probabilities(part).cpu().numpy()
-        return out
+        if not len(x):
+            return np.empty((0, len(self.card.classes), *x.shape[3:]), dtype=np.float32)
+        size = batch if axes == 3 else max(1, batch // int(np.prod(x.shape[3:])))  # noqa: PLR2004
+        found = self.apply({"x": x}, batch=size)
+        return found["probabilities" if self.card.task == "classify" else "fractions"]
 
     def classify(self, x: FloatArray) -> IntArray:
-        """Give the likeliest class of pixel series.
+        """Give the likeliest class.
 
         Parameters
         ----------
@@ -115,17 +189,17 @@ class Model:
         Returns
         -------
         numpy.ndarray
-            Class indices ``(n,)`` int64; -1 where a band was never observed.
+            Class indices ``(n,)`` or ``(n, y, x)`` int64; -1 where a band was never observed.
         """
         likely = self.probabilities(x)
         return np.where(np.isnan(likely[:, 0]), -1, likely.argmax(axis=1)).astype(np.int64)
 
-    def score(self, samples: Samples) -> Accuracy:
+    def score(self, samples: Samples | Examples) -> Accuracy:
         """Compare the model's classes of labelled samples with their labels.
 
         Parameters
         ----------
-        samples : Samples
+        samples : Samples or Examples
             That the model was not trained on; same bands, steps and classes.
 
         Returns
@@ -145,7 +219,9 @@ class Model:
         ):
             if own != other:
                 raise ModelMismatchError(f"The model's {what} are {own}, those of the samples {other}.")
-        return assess(samples.y, self.classify(samples.physical()), samples.classes)
+        if isinstance(samples, Samples):
+            return assess(samples.y, self.classify(samples.physical()), samples.classes)
+        return assess(samples.arrays["y"], self.classify(samples.arrays["x"]), samples.classes)
 
     def check(self, cube: xr.Dataset) -> None:
         """Raise unless a cube fits the model.
@@ -191,13 +267,34 @@ class Model:
         self.check(cube)
         return cube.sel(band=list(self.card.bands))
 
-    def save(self, folder: StrPath) -> Path:
+    def export(self, path: StrPath, *, side: int = 64) -> "Exported":
+        """Write the model as ONNX or with torch.export, and check that it answers the same there.
+
+        Parameters
+        ----------
+        path : path
+            Ending in ``.onnx`` or ``.pt2``.
+        side : int, optional
+            Rows and columns of patches and images.
+
+        Returns
+        -------
+        Exported
+            The file, and the largest difference to this model.
+        """
+        from cubekit.training.exchange import export_model
+
+        return export_model(self, path, side=side)
+
+    def save(self, folder: StrPath, *, pictures: Mapping[str, bytes] | None = None) -> Path:
         """Write the model into a folder: weights, ``model.json`` (a STAC item) and a card to read.
 
         Parameters
         ----------
         folder : path
             Made if absent; a model that it holds is replaced, other files stay.
+        pictures : mapping, optional
+            File name, ending in ``.png``, to the picture; the card shows them.
 
         Returns
         -------
@@ -217,10 +314,15 @@ class Model:
             for name, value in self.network.state_dict().items()
         }
         weights = save(state, metadata=self.card.contract())
+        shown = dict(pictures or {})
+        for name in shown:
+            if Path(name).name != name or not name.endswith(".png"):
+                raise BundleError(f"{name!r} is no file name of a picture; it should look like curves.png.")
+        self.card = replace(self.card, pictures=tuple(dict.fromkeys((*self.card.pictures, *shown))))
         item = to_item(
             self.card, weights=WEIGHTS, sha256=hashlib.sha256(weights).hexdigest(), size=len(weights)
         )
-        files = {
+        files = shown | {
             WEIGHTS: weights,
             README: describe_card(self.card).encode(),
             RECORD: (json.dumps(item, indent=2, allow_nan=False) + "\n").encode(),
@@ -262,15 +364,17 @@ def model_folder(folder: StrPath) -> Path:
     return target
 
 
-def load_model(folder: StrPath, *, network: nn.Module | None = None) -> Model:
+def load_model(folder: StrPath, *, network: nn.Module | None = None, sha256: str | None = None) -> Model:
     """Load a saved model.
 
     Parameters
     ----------
-    folder : path
-        What :meth:`Model.save` wrote.
+    folder : path or str
+        What :meth:`Model.save` wrote: a folder, its https address, or the name of a model that ships.
     network : torch.nn.Module, optional
         The network to fill with the weights; needed only where it is not in the registry. It is not copied.
+    sha256 : str, optional
+        Digest that the weights must have.
 
     Returns
     -------
@@ -283,10 +387,12 @@ def load_model(folder: StrPath, *, network: nn.Module | None = None) -> Model:
         If a file is missing or damaged, the weights are not those the record was written for, or the network
         is not known here.
     """
-    source = Path(folder)
+    source = _locate(folder, sha256)
     item = _read_record(source)
     card = ModelCard.from_dict(item.get("properties", {}).get("cubekit:card"))
     weights = _read_weights(source, item)
+    if sha256 is not None and hashlib.sha256(weights).hexdigest() != sha256.lower():
+        raise BundleError(f"The weights in {source} do not have the SHA-256 {sha256}.")
     _check_contract(source, weights, card)
     built = _build(card) if network is None else network
     try:
@@ -294,6 +400,26 @@ def load_model(folder: StrPath, *, network: nn.Module | None = None) -> Model:
     except (RuntimeError, SafetensorError) as error:
         raise BundleError(f"The weights in {source} do not fit network {card.network!r}: {error}") from error
     return Model(built, card)
+
+
+def _locate(folder: StrPath, sha256: str | None) -> Path:
+    """Return the folder of a model, fetched or looked up where that is asked for."""
+    from cubekit import specs
+    from cubekit.training.download import download_model, is_url
+
+    if is_url(str(folder)):
+        return download_model(str(folder), sha256=sha256)
+    path = Path(folder)
+    name = str(folder).removeprefix("models/")
+    if (path / RECORD).is_file() or len(Path(name).parts) != 1:
+        return path
+    shipped = specs.folder("models") / name
+    if shipped.is_dir() and not (shipped / RECORD).is_file():
+        raise BundleError(
+            f"models/{name} holds settings for a training, no weights: train with cubekit.fit, or "
+            f"in a pipeline with train: {{model: {name}}}."
+        )
+    return shipped if shipped.is_dir() else path
 
 
 def _read_record(source: Path) -> dict[str, Any]:

@@ -12,18 +12,20 @@ from cubekit.batching.normalise import Normalisation
 from cubekit.cube.contract import Encoding
 from cubekit.errors import BundleError
 from cubekit.labels import ClassTable
-from cubekit.nn.registry import Task
+from cubekit.nn.registry import Form, Task
 from cubekit.typing import Array, BBox
 
 CONTRACT = (
     "network",
     "arguments",
     "task",
+    "form",
     "bands",
     "times",
     "encoding",
     "normalisation",
     "classes",
+    "temperature",
     "resolution",
     "crs",
 )
@@ -68,6 +70,9 @@ class ModelCard:
     task: Task
     """Kind of problem."""
 
+    form: Form = "series"
+    """Shape of a sample: series, patches or image."""
+
     bands: tuple[str, ...]
     """Band names, in the order the network takes them."""
 
@@ -81,7 +86,10 @@ class ModelCard:
     """Scaling of physical values, fitted on the training samples."""
 
     classes: ClassTable
-    """Names, colours and codes, in the order of the outputs."""
+    """Names, colours and codes, in the order of the outputs; empty for tasks without classes."""
+
+    temperature: float = 1.0
+    """What logits are divided by, fitted on validation samples so that probabilities are honest."""
 
     crs: str | None
     """Coordinate reference system of the training samples."""
@@ -89,11 +97,17 @@ class ModelCard:
     resolution: float | None
     """Pixel size of the training data, in CRS units."""
 
+    halo: int | None = None
+    """Largest distance in pixels at which an input changes an output: 0 for series, None where not known."""
+
     parameters: int
     """Number of weights."""
 
     data: DataRecord
     """The samples."""
+
+    pictures: tuple[str, ...] = ()
+    """PNG files beside the card that it shows."""
 
     settings: Mapping[str, Any]
     """Epochs, batch size, learning rate, seed and the like."""
@@ -173,6 +187,31 @@ class ModelCard:
 _ADAPTER = TypeAdapter(ModelCard)
 
 
+RULES: Mapping[Task, str] = {
+    "classify": "Bands are chosen by name. Gaps are filled in time; a series without any value in a band "
+    "gets no class.",
+    "fractions": "Bands are chosen by name. Gaps are filled; a series without any value in a band gets no "
+    "shares.",
+    "forecast": "Gaps are filled in time; a pixel that was never observed gets no value.",
+    "fuse": "Coarse images lie on the fine grid; images have no gaps.",
+}
+"""What is done with inputs, in words."""
+
+
+def _caption(name: str) -> str:
+    """Turn a file name into words."""
+    return name.removesuffix(".png").replace("_", " ").replace("-", " ")
+
+
+def _calibrated(card: ModelCard) -> str:
+    """Say what was done to the probabilities."""
+    if card.task != "classify":
+        return ""
+    if card.temperature == 1:
+        return "Probabilities are not calibrated.\n"
+    return f"Probabilities are calibrated on them: logits are divided by {card.temperature:.3g}.\n"
+
+
 def describe_card(card: ModelCard) -> str:
     """Write a card as a page of Markdown.
 
@@ -195,30 +234,36 @@ def describe_card(card: ModelCard) -> str:
     )
     metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in card.metrics.items())
     settings = ", ".join(f"{name} {value}" for name, value in card.settings.items())
-    size = f"{len(card.classes.names)} classes from {len(card.bands)} bands, {len(card.times)} dates"
-    extent = "not known" if data.extent is None else ", ".join(f"{edge:.5f}" for edge in data.extent)
-    return f"""# {card.network}: {size}
+    goal = f"{len(card.classes)} classes" if len(card.classes) else card.task
+    size = f"{goal} from {len(card.bands)} bands" + (f", {len(card.times)} dates" if card.times else "")
+    steps = (
+        f"{len(card.times)} steps, {card.times[0][:10]} to {card.times[-1][:10]}" if card.times else "none"
+    )
+    legend = f"""## Classes
 
-Task `{card.task}`, {card.parameters:,} weights, trained {card.created}.
+| code | name | colour | training samples |
+|---|---|---|---|
+{classes}
+
+"""
+    extent = "not known" if data.extent is None else ", ".join(f"{edge:.5f}" for edge in data.extent)
+    pictures = "".join(f"\n![{_caption(name)}]({name})\n" for name in card.pictures)
+    return f"""# {card.network}: {size}
+{pictures}
+Task `{card.task}` on {card.form}, {card.parameters:,} weights, trained {card.created}.
 
 ## Expects
 
 | | |
 |---|---|
 | bands, in order | {", ".join(card.bands)} |
-| dates | {len(card.times)} steps, {card.times[0][:10]} to {card.times[-1][:10]} |
+| dates | {steps} |
 | pixel size | {card.resolution if card.resolution is not None else "not known"} |
 | values | stored as {card.encoding.dtype}, times {card.encoding.scale:g}, plus {card.encoding.offset:g} |
 
-Bands are chosen by name. Gaps are filled in time; a series without any value in a band gets no class.
+{RULES[card.task]}
 
-## Classes
-
-| code | name | colour | training samples |
-|---|---|---|---|
-{classes}
-
-## Learned from
+{legend if card.classes.names else ""}## Learned from
 
 {data.train} training and {data.valid} validation samples ({data.dropped} left out: a band without any value).
 Extent (west, south, east, north): {extent}. CRS {card.crs or "not known"}. Digest `{data.digest}`.
@@ -232,7 +277,7 @@ Settings: {settings}.
 {metrics}
 
 Validation samples chose this epoch, so these scores flatter: judge the model by samples it has not seen.
-
+{_calibrated(card)}
 ## Limits
 
 The scores hold for places, dates and sensors like those of the training samples. Prediction refuses a cube

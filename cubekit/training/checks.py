@@ -1,15 +1,24 @@
 """What is checked before a training starts, so that a mistake costs seconds."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, get_args
 
 import numpy as np
 
 from cubekit.batching.samples import Samples
-from cubekit.errors import OptionError, TrainingError
-from cubekit.nn.registry import NetworkInfo, check_arguments
+from cubekit.errors import OptionError, TrainingError, check_option, did_you_mean
+from cubekit.nn.registry import Form, NetworkInfo, Task, check_arguments, describe, names
+from cubekit.tasks.examples import Examples
+from cubekit.tasks.task import Schedule
 
 LEAST_CLASSES = 2
+
+VERBS: Mapping[Task, str] = {
+    "classify": "classify",
+    "fractions": "estimate fractions of",
+    "forecast": "forecast",
+    "fuse": "fuse",
+}
 
 
 def observed(samples: Samples) -> Samples:
@@ -29,8 +38,10 @@ def observed(samples: Samples) -> Samples:
     return samples if usable.all() else samples.take(np.flatnonzero(usable))
 
 
-def check_network(network: str, arguments: Iterable[str] = ()) -> NetworkInfo:
-    """Raise unless a registered network can classify series.
+def check_network(
+    network: str, arguments: Iterable[str] = (), *, task: Task = "classify", form: Form = "series"
+) -> NetworkInfo:
+    """Raise unless a registered network suits a kind of problem.
 
     Parameters
     ----------
@@ -38,6 +49,10 @@ def check_network(network: str, arguments: Iterable[str] = ()) -> NetworkInfo:
         Name in the registry.
     arguments : iterable of str, optional
         Names of the arguments it will be given.
+    task : {"classify", "fractions", "forecast", "fuse"}, optional
+        Kind of problem. A network that classifies series can estimate fractions as well.
+    form : {"series", "patches", "image"}, optional
+        Shape of the samples.
 
     Returns
     -------
@@ -52,11 +67,19 @@ def check_network(network: str, arguments: Iterable[str] = ()) -> NetworkInfo:
         If it is for another kind of problem, or an argument is unknown.
     """
     info = check_arguments(network, arguments)
-    if (info.task, info.form) != ("classify", "series"):
+    accepted = {task, "classify"} if task == "fractions" else {task}
+    if info.task not in accepted or info.form != form:
         raise OptionError(
-            f"Network {network!r} is for task {info.task!r} on {info.form}, not to classify series."
+            f"Network {network!r} is for task {info.task!r} on {info.form}, not to {VERBS[task]} {form}. "
+            f"Networks that do: {', '.join(_suited(accepted, form))}."
         )
     return info
+
+
+def _suited(tasks: Collection[str], form: Form) -> list[str]:
+    """List the networks for a kind of problem."""
+    known = [describe(name) for name in names()]
+    return [info.name for info in known if info.task in tasks and info.form == form]
 
 
 def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
@@ -74,10 +97,14 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
     OptionError
         Naming argument and value.
     """
-    for name in ("epochs", "batch", "patience"):
+    for name in ("epochs", "batch", "patience", "devices"):
         value = settings[name]
         if value is not None and value < 1:
             raise OptionError(f"{name}={value!r}: expected at least 1.")
+    check_option("schedule", settings["schedule"], get_args(Schedule))
+    check_option("precision", settings["precision"], ("32", "bf16", "16"))
+    if settings["schedule"] == "plateau" and not with_valid:
+        raise OptionError("schedule='plateau' needs validation samples: pass valid=, or another schedule.")
     if not settings["learning_rate"] > 0:
         raise OptionError(f"learning_rate={settings['learning_rate']!r}: expected a number above 0.")
     if not 0 <= settings["label_smoothing"] < 1:
@@ -88,8 +115,8 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
         raise OptionError("patience= needs validation samples: pass valid=, or leave patience out.")
 
 
-def check_samples(train: Samples, valid: Samples | None, *, batch: int) -> None:
-    """Raise unless samples can train a classifier.
+def check_samples(train: Samples, valid: Samples | None, *, batch: int, shares: bool = False) -> None:
+    """Raise unless samples can train a network.
 
     Parameters
     ----------
@@ -99,6 +126,8 @@ def check_samples(train: Samples, valid: Samples | None, *, batch: int) -> None:
         Validation samples.
     batch : int
         Samples per step.
+    shares : bool, optional
+        Whether shares of classes are wanted rather than one class each.
 
     Raises
     ------
@@ -108,27 +137,79 @@ def check_samples(train: Samples, valid: Samples | None, *, batch: int) -> None:
     """
     for what, samples in (("training", train), ("validation", valid)):
         if samples is not None:
-            _check_labels(what, samples)
-    if len(train) < batch:
-        raise TrainingError(
-            f"{len(train)} training samples are fewer than one batch of {batch}: lower batch=, or add labels."
-        )
+            _check_labels(what, samples, shares=shares)
+    _check_size(len(train), batch)
+    if valid is not None:
+        _check_alike(train, valid)
+    if shares:
+        return
     names = [train.classes.names[index] for index in np.unique(train.y)]
     if len(names) < LEAST_CLASSES:
         raise TrainingError(
             f"All training samples are of class {names[0]!r}: a classifier needs at least two classes. Add "
             "labels of another, or split in another way."
         )
+
+
+def check_examples(train: Any, valid: Any | None, *, batch: int, task: Task) -> None:
+    """Raise unless examples in memory, or streams, can train a network.
+
+    Parameters
+    ----------
+    train : Examples or stream
+        Training samples.
+    valid : Examples or stream, optional
+        Validation samples.
+    batch : int
+        Samples per step.
+    task : str
+        Kind of problem.
+
+    Raises
+    ------
+    TrainingError
+        If there are fewer examples than a batch, a single class, or validation examples of other bands, steps
+        or classes.
+    """
     if valid is not None:
-        _check_alike(train, valid)
+        pairs = {
+            "bands": (tuple(train.bands), tuple(valid.bands)),
+            "classes": (train.classes.names, valid.classes.names),
+            "number of dates": (len(train.times), len(valid.times)),
+        }
+        _refuse_differences(pairs)
+    if not isinstance(train, Examples):
+        return
+    _check_size(len(train), batch)
+    y = train.arrays["y"]
+    if task == "classify":
+        found = np.unique(y[y >= 0])
+        if len(found) < LEAST_CLASSES:
+            named = train.classes.names[found[0]] if len(found) else "none"
+            raise TrainingError(
+                f"All training samples are of class {named!r}: a classifier needs at least two classes. Add "
+                "labels of another, or split in another way."
+            )
 
 
-def _check_labels(what: str, samples: Samples) -> None:
-    """Raise unless there are samples, each with a class."""
+def _check_size(size: int, batch: int) -> None:
+    """Raise unless the samples fill a batch."""
+    if size < batch:
+        raise TrainingError(
+            f"{size} training samples are fewer than one batch of {batch}: lower batch=, or add labels."
+        )
+
+
+def _check_labels(what: str, samples: Samples, *, shares: bool) -> None:
+    """Raise unless there are samples, each with a class or with shares."""
     if len(samples) == 0:
         raise TrainingError(f"There are no {what} samples with data in every band.")
-    if samples.y.ndim != 1:
-        raise TrainingError(f"The {what} samples hold shares of classes, not one class each.")
+    if (samples.y.ndim != 1) != shares:
+        found, wanted = (
+            ("one class each", "shares of classes") if shares else ("shares of classes", "one class each")
+        )
+        remedy = "" if shares else " Train with task='fractions'."
+        raise TrainingError(f"The {what} samples hold {found}, not {wanted}.{remedy}")
 
 
 def _check_alike(train: Samples, valid: Samples) -> None:
@@ -140,6 +221,11 @@ def _check_alike(train: Samples, valid: Samples) -> None:
         "dates": (_shown(train), _shown(valid)),
         "coding": (train.encoding, valid.encoding),
     }
+    _refuse_differences(pairs)
+
+
+def _refuse_differences(pairs: Mapping[str, tuple[object, object]]) -> None:
+    """Raise if training and validation differ in anything."""
     found = [
         f"{what}: {ours} and {theirs}" for what, (ours, theirs) in pairs.items() if str(ours) != str(theirs)
     ]
@@ -150,3 +236,34 @@ def _check_alike(train: Samples, valid: Samples) -> None:
 def _shown(samples: Samples) -> str:
     """List dates by day."""
     return ", ".join(np.datetime_as_string(samples.times, "D").tolist())
+
+
+def check_fit_options(options: Mapping[str, Any], *, taken: Collection[str] = ()) -> dict[str, Any]:
+    """Raise unless options typed by a user are arguments of ``fit``.
+
+    Parameters
+    ----------
+    options : mapping
+        Name to value.
+    taken : collection of str, optional
+        Arguments that have an option of their own.
+
+    Returns
+    -------
+    dict
+        The same.
+
+    Raises
+    ------
+    OptionError
+        With the nearest argument.
+    """
+    from inspect import signature
+
+    from cubekit.training.fit import fit
+
+    free = [name for name in signature(fit).parameters if name not in {"network", "train", "valid", *taken}]
+    for name in options:
+        if name not in free:
+            raise OptionError(f"Training has no setting {name!r} here. {did_you_mean(name, free)}")
+    return dict(options)

@@ -1,24 +1,28 @@
 """One training run on Lightning's loop, with the best epoch's weights kept in memory."""
 
+import csv
+import io
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
-from cubekit.batching.torch import SampleStream
-from cubekit.errors import TrainingError
+from cubekit.errors import MissingDependencyError, TrainingError, check_option
 from cubekit.progress import shown_as
-from cubekit.training.session import run_trainer
-from cubekit.typing import StrPath
+from cubekit.tasks.task import Task, size_of
+from cubekit.training.devices import RankShare
+from cubekit.training.resume import KeepState, Run, state_to_go_on_from
+from cubekit.training.session import StopAsked, run_trainer
 
-GRADIENT_NORM = 1.0
-"""Gradients are clipped to this norm, so that one odd batch cannot throw the weights away."""
+METRICS = "metrics.csv"
+
+PRECISIONS: Mapping[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 class KeepBest(Callback):
@@ -26,17 +30,44 @@ class KeepBest(Callback):
 
     Parameters
     ----------
-    network : torch.nn.Module
-        Whose weights to keep.
+    task : Task
+        Whose ``kept`` weights count.
+    out : path, optional
+        Folder for ``metrics.csv``.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
+    def __init__(self, task: Task, out: Path | None = None) -> None:
+        self._task = task
+        self._out = out
         self._best = math.inf
         self._state: Mapping[str, Tensor] | None = None
         self._start = monotonic()
+        self._sum, self._count = 0.0, 0
         self.epoch = 0
         self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the batch to the training loss; Lightning's own mean forgets what was before a resume.
+
+        Parameters
+        ----------
+        trainer : lightning.pytorch.Trainer
+            Not used.
+        pl_module : lightning.pytorch.LightningModule
+            Not used.
+        outputs : mapping
+            Holds the loss.
+        batch : mapping
+            Tells the number of samples.
+        batch_idx : int
+            Not used.
+        """
+        del trainer, pl_module, batch_idx
+        size = size_of(batch)
+        self._sum += float(outputs["loss"]) * size
+        self._count += size
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the epoch's scores; keep the weights if they are the best so far.
@@ -56,6 +87,8 @@ class KeepBest(Callback):
         del pl_module
         epoch = trainer.current_epoch + 1
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        scores["train_loss"] = self._sum / max(self._count, 1)
+        self._sum, self._count = 0.0, 0
         self.rows.append({"epoch": epoch, **scores, "seconds": round(monotonic() - self._start, 3)})
         loss = scores.get("valid_loss", -float(epoch))  # without validation the last epoch is kept
         if not math.isfinite(loss):
@@ -65,7 +98,14 @@ class KeepBest(Callback):
             )
         if loss < self._best:
             self._best, self.epoch = loss, epoch
-            self._state = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
+            self._state = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        if self._out is not None and trainer.is_global_zero:
+            write_rows(self.rows, self._out / METRICS)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose weights count."""
+        return self._task.kept
 
     @property
     def best(self) -> dict[str, float]:
@@ -75,7 +115,38 @@ class KeepBest(Callback):
     def restore(self) -> None:
         """Put the kept weights back into the network."""
         if self._state is not None:
-            self._network.load_state_dict(self._state)
+            self.network.load_state_dict(self._state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything noted so far, for a checkpoint.
+
+        Returns
+        -------
+        dict
+            Numbers and tensors.
+        """
+        return {
+            "best": self._best,
+            "epoch": self.epoch,
+            "rows": self.rows,
+            "sum": self._sum,
+            "count": self._count,
+            "seconds": monotonic() - self._start,
+            "weights": None if self._state is None else dict(self._state),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Parameters
+        ----------
+        state_dict : dict
+            From :meth:`state_dict`.
+        """
+        self._best, self.epoch = state_dict["best"], state_dict["epoch"]
+        self.rows, self._state = list(state_dict["rows"]), state_dict["weights"]
+        self._sum, self._count = state_dict["sum"], state_dict["count"]
+        self._start = monotonic() - state_dict["seconds"]
 
 
 class NewOrder(Callback):
@@ -83,11 +154,11 @@ class NewOrder(Callback):
 
     Parameters
     ----------
-    stream : SampleStream
-        Training samples.
+    stream : object
+        Training batches; told the epoch if it has ``set_epoch``.
     """
 
-    def __init__(self, stream: SampleStream) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -101,7 +172,8 @@ class NewOrder(Callback):
             Not used.
         """
         del pl_module
-        self._stream.set_epoch(trainer.current_epoch)
+        if hasattr(self._stream, "set_epoch"):
+            self._stream.set_epoch(trainer.current_epoch)
 
 
 class EpochLines(Callback):
@@ -129,7 +201,7 @@ class EpochLines(Callback):
         del pl_module
         row, total = self._keeper.rows[-1], trainer.max_epochs or 1
         epoch = int(row["epoch"])
-        if epoch * 10 // total == (epoch - 1) * 10 // total:
+        if not trainer.is_global_zero or epoch * 10 // total == (epoch - 1) * 10 // total:
             return
         scores = ", ".join(
             f"{name.replace('_', ' ')} {value:.4g}"
@@ -139,37 +211,40 @@ class EpochLines(Callback):
         print(f"train: epoch {epoch}/{total}, {scores}, {row['seconds']:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def run_epochs(
-    module: LightningModule,
-    network: nn.Module,
-    *,
-    train: SampleStream,
-    valid: SampleStream | None,
-    epochs: int,
-    patience: int | None = None,
-    out: "StrPath | None" = None,
-    progress: bool | None = None,
-) -> KeepBest:
+def write_rows(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Write one line an epoch; the file is whole at any time.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Scores by name.
+    path : pathlib.Path
+        CSV file; replaced.
+    """
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = csv.DictWriter(text, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text.getvalue(), encoding="utf-8")
+    part.replace(path)
+
+
+def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBest:
     """Train, and put the weights of the best epoch into the network.
 
     Parameters
     ----------
-    module : lightning.pytorch.LightningModule
-        The task; logs ``valid_loss`` if there are validation samples.
-    network : torch.nn.Module
-        The part of it whose weights count.
-    train : SampleStream
-        Training batches.
-    valid : SampleStream or None
+    task : Task
+        Logs ``valid_loss`` if there are validation samples.
+    run : Run
+        How long, where to, on what.
+    train : iterable
+        Training batches; with ``state_dict`` and ``load_state_dict`` an interrupted epoch goes on where it
+        stopped.
+    valid : iterable or None
         Validation batches.
-    epochs : int
-        Most passes over the training samples.
-    patience : int, optional
-        Stop after this many epochs without a lower validation loss.
-    out : path, optional
-        Folder for ``metrics.csv``.
-    progress : bool, optional
-        Whether to draw a bar; None draws on a terminal and prints lines elsewhere.
 
     Returns
     -------
@@ -179,32 +254,57 @@ def run_epochs(
     Raises
     ------
     TrainingError
-        If a loss is not finite.
+        If a loss is not finite, or a saved state cannot be read.
     KeyboardInterrupt
-        If the user stopped it.
+        If the user stopped it; with a folder, the same call goes on.
     """
-    keeper = KeepBest(network)
-    shown = shown_as(progress)
+    if run.devices > 1:
+        train = RankShare(train, run.devices)
+    keeper, stop = KeepBest(task, run.out), StopAsked()
+    shown = shown_as(run.progress)
     callbacks: list[Callback] = [NewOrder(train), keeper]
     if shown == "bar":
         callbacks.append(RichProgressBar(leave=True))
     elif shown == "lines":
         callbacks.append(EpochLines(keeper))
-    if patience is not None:
-        callbacks.append(EarlyStopping("valid_loss", patience=patience))
+    if run.patience is not None:
+        callbacks.append(EarlyStopping("valid_loss", patience=run.patience))
+    callbacks.append(KeepState(run, stop))
     trainer = Trainer(
         accelerator="auto",
-        devices=1,
-        max_epochs=epochs,
-        gradient_clip_val=GRADIENT_NORM,
+        devices=run.devices,
+        precision=PRECISIONS[run.precision],
+        max_epochs=run.epochs,
+        gradient_clip_val=run.clip if task.automatic_optimization else None,
         callbacks=callbacks,
-        logger=False if out is None else CSVLogger(Path(out), name="", version=""),
+        logger=[*_loggers(run)] or False,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
-        enable_checkpointing=False,  # the best weights stay in memory; bundles are never pickled
+        enable_checkpointing=False,  # KeepState saves; bundles are never pickled
         enable_model_summary=False,
         enable_progress_bar=shown == "bar",
     )
-    run_trainer(trainer, module, train, valid)
+    with stop.listening():
+        run_trainer(trainer, task, train, valid, ckpt_path=state_to_go_on_from(run), weights_only=True)
     keeper.restore()
     return keeper
+
+
+def _loggers(run: Run) -> list[Any]:
+    """Build the loggers that were asked for."""
+    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+    made: list[Any] = []
+    for name in run.log:
+        check_option("log", name, ("tensorboard", "wandb"))
+        if run.out is None:
+            raise TrainingError(f"log={name!r} needs a folder: pass out= as well.")
+        try:
+            made.append(
+                TensorBoardLogger(run.out, name="tensorboard", version="")
+                if name == "tensorboard"
+                else WandbLogger(save_dir=run.out, project="cubekit")
+            )
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(f"log={name!r} needs it installed: pip install {name}.") from error
+    return made

@@ -48,7 +48,7 @@ def quiet() -> Iterator[None]:
     """
     loggers = [
         logging.getLogger(f"lightning.{name}")
-        for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed")
+        for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed")
     ]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -57,6 +57,8 @@ def quiet() -> Iterator[None]:
             ".*Previous log files in this directory.*",  # a run may be repeated into its folder
             ".*deterministic.*",  # asked for with warn_only
             ".*no `val_dataloader`.*",  # validation is optional
+            ".*in eval mode at the start of training.*",  # a frozen autoencoder
+            ".*sync_dist=True.*",  # the training loss of the first process is told
             ".*LeafSpec.*",  # between Lightning and torch
         ):
             warnings.filterwarnings("ignore", message=message)
@@ -94,7 +96,53 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run_trainer(trainer: Trainer, *arguments: Any) -> None:
+class StopAsked:
+    """Whether the user pressed Ctrl-C: training stops after the batch at hand, when its state is whole.
+
+    A second Ctrl-C stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take Ctrl-C for the block; where signals cannot be had (other threads) it does nothing.
+
+        Yields
+        ------
+        None
+            Nothing.
+        """
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            yield
+            return
+
+        def note(number: int, frame: Any) -> None:
+            if self.asked:
+                before(number, frame)
+            self.asked = True
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def obey(self) -> None:
+        """Stop if that was asked for.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If the user pressed Ctrl-C.
+        """
+        if self.asked:
+            raise KeyboardInterrupt
+
+
+def run_trainer(trainer: Trainer, *arguments: Any, **options: Any) -> None:
     """Run a trainer; an interrupt stays one.
 
     Lightning ends the process on Ctrl-C, with exit code 1 and the signal switched off for good; here the
@@ -106,6 +154,8 @@ def run_trainer(trainer: Trainer, *arguments: Any) -> None:
         Ready to fit.
     *arguments
         Passed to ``trainer.fit``.
+    **options
+        Passed to ``trainer.fit``.
 
     Raises
     ------
@@ -115,7 +165,7 @@ def run_trainer(trainer: Trainer, *arguments: Any) -> None:
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(*arguments)
+        trainer.fit(*arguments, **options)
     except SystemExit as stop:
         if main:
             signal.signal(signal.SIGINT, handler)

@@ -1,6 +1,7 @@
 """A model as a STAC item with the machine-learning-model extension (https://github.com/stac-extensions/mlm)."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,10 +23,19 @@ from pystac.extensions.mlm import (
 )
 from pystac.extensions.raster import DataType
 
+from cubekit.nn.registry import Task
 from cubekit.training.card import ModelCard
 
 SHA256_MULTIHASH = "1220"
 """Prefix of a SHA-256 digest of 32 bytes in a multihash, as ``file:checksum`` asks."""
+
+TASKS: Mapping[Task, TaskType] = {
+    "classify": TaskType.CLASSIFICATION,
+    "fractions": TaskType.REGRESSION,
+    "forecast": TaskType.REGRESSION,
+    "fuse": TaskType.SUPER_RESOLUTION,
+}
+"""Words of the extension for our tasks."""
 
 CARD = "cubekit:card"
 """Property of the item that holds the :class:`~cubekit.training.card.ModelCard`."""
@@ -50,14 +60,14 @@ def to_item(card: ModelCard, *, weights: str, sha256: str, size: int) -> dict[st
     dict
         The item as JSON; its properties hold the card as well.
     """
-    first, last = card.dates()[[0, -1]]
+    first, last = _span(card)
     item = pystac.Item(
         id=_plain(f"{card.network}-{sha256[:12]}"),
         geometry=_footprint(card),
         bbox=None if card.data.extent is None else list(card.data.extent),
         datetime=None,
-        start_datetime=_utc(first),
-        end_datetime=_utc(last),
+        start_datetime=first,
+        end_datetime=last,
         properties={
             "created": card.created,
             "bands": [{"name": name} for name in card.bands],
@@ -67,7 +77,7 @@ def to_item(card: ModelCard, *, weights: str, sha256: str, size: int) -> dict[st
     MLMExtension.ext(item, add_if_missing=True).apply(
         name=_plain(f"cubekit-{card.network}"),
         architecture=card.network,
-        tasks=[TaskType.CLASSIFICATION],
+        tasks=[TASKS[card.task]],
         input=[_input(card)],
         output=[_output(card)],
         framework="PyTorch",
@@ -88,36 +98,57 @@ def to_item(card: ModelCard, *, weights: str, sha256: str, size: int) -> dict[st
     return record
 
 
+def _span(card: ModelCard) -> tuple[datetime, datetime]:
+    """Return first and last date; for images without dates, when the model was made."""
+    dates = card.dates()
+    if not len(dates):
+        made = datetime.fromisoformat(card.created)
+        return made, made
+    return _utc(dates[0]), _utc(dates[-1])
+
+
 def _input(card: ModelCard) -> ModelInput:
     """Describe what the network is fed with."""
+    steps, bands = len(card.times), len(card.bands)
+    series = [-1, steps, bands], ["batch", "time", "bands"]
+    shape, names = {
+        "series": series,
+        "patches": ([*series[0], -1, -1], [*series[1], "height", "width"]),
+        "image": ([-1, bands, -1, -1], ["batch", "bands", "height", "width"]),
+    }[card.form]
     return ModelInput.create(
-        name="series",
+        name=card.form,
         bands=[ModelBand.create(name) for name in card.bands],
-        input=InputStructure.create(
-            shape=[-1, len(card.times), len(card.bands)],
-            dim_order=["batch", "time", "bands"],
-            data_type=DataType.FLOAT32,
-        ),
-        description="Physical values; gaps filled in time, then scaled band by band.",
-        pre_processing_function=ProcessingExpression.create("python", "cubekit.tasks.series:SeriesInput"),
+        input=InputStructure.create(shape=shape, dim_order=names, data_type=DataType.FLOAT32),
+        description="Physical values; gaps filled in time, then scaled band by band."
+        if card.form != "image"
+        else "Reflectance: coarse image of either date and fine image of the first, three such arrays.",
+        pre_processing_function=ProcessingExpression.create("python", "cubekit.tasks.series:SeriesInput")
+        if card.form != "image"
+        else None,
     )
 
 
 def _output(card: ModelCard) -> ModelOutput:
     """Describe what comes out."""
-    table = card.classes
+    table, space = card.classes, [] if card.form == "series" else ["height", "width"]
+    middle = {"fuse": ["bands"], "forecast": []}.get(card.task, ["classes"])
+    sizes = {"bands": len(card.bands), "classes": len(table.names)}
     return ModelOutput.create(
-        name="probabilities",
-        tasks=[TaskType.CLASSIFICATION],
+        name={"classify": "probabilities", "fractions": "fractions"}.get(card.task, "predicted"),
+        tasks=[TASKS[card.task]],
         result=ResultStructure.create(
-            shape=[-1, len(table.names)], dim_order=["batch", "classes"], data_type=DataType.FLOAT32
+            shape=[-1, *(sizes[name] for name in middle), *(-1 for _ in space)],
+            dim_order=["batch", *middle, *space],
+            data_type=DataType.FLOAT32,
         ),
         classes=[
             Classification.create(
                 value=code, name=_plain(name), title=name, color_hint=colour.lstrip("#").upper()
             )
             for code, name, colour in zip(table.codes, table.names, table.colours, strict=True)
-        ],
+        ]
+        or None,
     )
 
 

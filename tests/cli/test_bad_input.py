@@ -384,6 +384,50 @@ def test_an_interrupted_build_is_refused_and_goes_on(
     assert ck.verify(store).ok
 
 
+PLUGIN = """
+from torch import nn
+from cubekit.nn import register
+
+@register("cli-linear", task="classify", form="series")
+class Linear(nn.Module):
+    def __init__(self, *, bands: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(bands, classes)
+
+    def forward(self, x):
+        return self.head(x.mean(dim=1))
+"""
+
+
+@pytest.mark.torch
+def test_a_network_of_ones_own_on_the_command_line(
+    place: Place,
+    tell: Tell,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clinet.py").write_text(PLUGIN)
+    shared = (place.cube, "--labels", place.labels, "--batch", 64, "--by", "groups", "--epochs", 1)
+    own = ("--network", "cli-linear", "--plugin", "clinet")
+    assert "no such module" in tell("train", *shared, "--out", "m", "--plugin", "clinett", code=2)
+    said = tell("train", *shared, *own, "--out", "m", "--set", "schedul=cosine", code=2)
+    assert "Did you mean 'schedule'" in said
+    assert main(["-q", *map(str, ("train", *shared, *own, "--out", "m", "--set", "schedule=cosine"))]) == 0
+    out = capsys.readouterr().out
+    assert "majority class" in out
+    assert "expected calibration error" in out
+    assert (tmp_path / "m/curves.png").is_file()
+    assert ck.load_model("m").card.settings["schedule"] == "cosine"
+    assert "whole numbers" in tell("compare", *shared, "cli-linear", "--seeds", "a", "--out", "c", code=2)
+    assert main(["-q", *map(str, ("compare", *shared, "cli-linear", "m", "--out", "c"))]) == 0
+    assert "| cli-linear | " in capsys.readouterr().out
+    assert "no such module" not in tell("import-weights", "none.pt", *own, "--out", "w.safetensors", "--set",
+                                        "bands=2", "--set", "classes=2", code=1)  # fmt: skip
+
+
 @pytest.mark.torch
 def test_an_interrupted_training_leaves_no_model(place: Place, tmp_path: Path) -> None:
     pytest.importorskip("torch")

@@ -164,6 +164,19 @@ def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
         load_model(folder)
 
 
+def test_weights_of_another_network_are_refused(folder: Path) -> None:
+    from torch import nn
+
+    with pytest.raises(BundleError, match=r"do not fit network 'tempcnn'"):
+        load_model(folder, network=nn.Sequential(nn.Linear(2, 3)))
+
+
+def test_an_edited_temperature_is_refused(folder: Path) -> None:
+    edit(folder, temperature=3.5)
+    with pytest.raises(ModelMismatchError, match=r"temperature: the weights were trained with .* says 3\.5"):
+        load_model(folder)
+
+
 def test_bands_are_chosen_by_name(model: Model) -> None:
     selected = model.select(cube())
     assert selected["band"].values.tolist() == ["red", "nir"]

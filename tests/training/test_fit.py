@@ -52,7 +52,16 @@ def test_the_best_epoch_is_kept(model: Model) -> None:
 def test_kept_weights_are_those_of_the_best_epoch(make_samples: Make) -> None:
     valid = make_samples(150, seed=1)
     # a learning rate this high makes the loss jump up and down, so the best epoch is seldom the last
-    model = fit(Linear(), make_samples(64), valid, epochs=6, batch=32, learning_rate=1.0, progress=False)
+    model = fit(
+        Linear(),
+        make_samples(64),
+        valid,
+        epochs=6,
+        batch=32,
+        learning_rate=1.0,
+        calibrate=False,
+        progress=False,
+    )
     likely = model.probabilities(valid.physical())[np.arange(150), valid.y]
     usable = np.isfinite(likely)
     assert -np.log(likely[usable]).mean() == pytest.approx(model.card.metrics["valid_loss"], rel=1e-3)
@@ -218,13 +227,24 @@ def test_validation_of_another_kind_is_refused(make_samples: Make) -> None:
 def test_a_loss_that_is_no_number_stops_with_epoch_and_batch(make_samples: Make) -> None:
     samples = make_samples(96)
     values = samples.physical()
-    values[5, 3] = np.inf
+    values[5, 3] = 3e38
     wrong = replace(samples, x=values, encoding=Encoding(dtype="float32", nodata=float("nan")))
     from cubekit.batching.normalise import fit_normalisation
 
     ready = fit_normalisation(samples)
-    with pytest.raises(TrainingError, match=r"loss became (nan|inf) in epoch 1, batch [123]"):
+    with pytest.raises(
+        TrainingError,
+        match=r"loss became (nan|inf) in epoch 1, batch [123]: the largest input is 3e\+38, in sample 5",
+    ):
         fit(Linear(), wrong, epochs=2, batch=32, normalise=ready, progress=False)
+
+
+def test_infinite_samples_are_refused_by_number(make_samples: Make) -> None:
+    stored = make_samples(64)
+    train = replace(stored, x=stored.physical(), encoding=Encoding(dtype="float32", nodata=float("nan")))
+    train.x[37, 4, 0] = np.inf
+    with pytest.raises(TrainingError, match=r"1 training samples \(37\) hold infinite values"):
+        fit(Linear(), train, epochs=1, batch=32, progress=False)
 
 
 def test_unknown_names_and_options_are_refused(make_samples: Make) -> None:

@@ -1,0 +1,152 @@
+"""A model's scores on samples it has not seen, always beside named baselines on the same samples."""
+
+import numpy as np
+
+from cubekit.batching.samples import Samples
+from cubekit.errors import OptionError
+from cubekit.evaluation import baselines, map_baselines
+from cubekit.evaluation.accuracy import Accuracy, assess
+from cubekit.evaluation.calibration import Calibration, reliability
+from cubekit.evaluation.regression import Errors, assess_values
+from cubekit.tasks.examples import Examples
+from cubekit.tasks.fuse import IMAGES
+from cubekit.training.bundle import Model
+
+Scores = Accuracy | Errors
+"""Of classes, or of numbers."""
+
+MIN_RATIO = 4
+
+
+def score_beside_baselines(
+    model: Model, train: Samples | Examples, test: Samples | Examples, *, seed: int = 0, others: bool = True
+) -> dict[str, Scores]:
+    """Score a model and the baselines of its task on the same samples.
+
+    ========= ======================================================
+    task      baselines
+    ========= ======================================================
+    classify  random forest (series), majority class
+    fractions mean shares
+    forecast  persistence, climatology, linear trend
+    fuse      nearest date, bicubic coarse
+    ========= ======================================================
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    train : Samples or Examples
+        What it was trained on: some baselines learn from it.
+    test : Samples or Examples
+        What neither has seen.
+    seed : int, optional
+        Of the random forest.
+    others : bool, optional
+        Whether to score the baselines too.
+
+    Returns
+    -------
+    dict
+        Name to :class:`~cubekit.evaluation.accuracy.Accuracy`, or to
+        :class:`~cubekit.evaluation.regression.Errors`; the model stands first.
+    """
+    if model.card.task == "classify":
+        own: dict[str, Scores] = {model.card.network: model.score(test)}
+        return own | (_other_classes(train, test, seed=seed) if others else {})
+    predicted = {model.card.network: predict_values(model, test)}
+    if others:
+        predicted |= _other_values(model, train, test)
+    names, axis, truth = _variables(model, test)
+    return {name: assess_values(truth, values, names, axis=axis) for name, values in predicted.items()}
+
+
+def predict_values(model: Model, test: Samples | Examples) -> np.ndarray:
+    """Return what a model of numbers predicts for samples.
+
+    Parameters
+    ----------
+    model : Model
+        For fractions, forecast or fuse.
+    test : Samples or Examples
+        Of its task.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape of ``y``.
+    """
+    inputs = {"x": test.physical()} if isinstance(test, Samples) else dict(test.arrays)
+    inputs.pop("y", None)
+    return model.apply(inputs)["fractions" if model.card.task == "fractions" else "predicted"]
+
+
+def calibration_of(model: Model, test: Samples | Examples) -> Calibration:
+    """Tell how honest the probabilities of a classifier are on samples it has not seen.
+
+    Parameters
+    ----------
+    model : Model
+        A classifier.
+    test : Samples or Examples
+        Labelled.
+
+    Returns
+    -------
+    Calibration
+        Reliability by bins, and the expected calibration error.
+
+    Raises
+    ------
+    OptionError
+        If the model is no classifier.
+    """
+    if model.card.task != "classify":
+        raise OptionError(f"A model to {model.card.task} gives no probabilities of classes.")
+    x, y = (test.physical(), test.y) if isinstance(test, Samples) else (test.arrays["x"], test.arrays["y"])
+    likely = np.moveaxis(model.probabilities(x), 1, -1)
+    return reliability(y.ravel(), likely.reshape(-1, likely.shape[-1]))
+
+
+def _other_classes(train: Samples | Examples, test: Samples | Examples, *, seed: int) -> dict[str, Scores]:
+    """Score the baselines of classes."""
+    found: dict[str, Scores] = {}
+    if isinstance(train, Samples) and isinstance(test, Samples):
+        forest = baselines.random_forest(train, test, seed=seed)
+        found["random forest"] = assess(test.y, forest, test.classes)
+        found["majority class"] = assess(test.y, baselines.majority(train, test), test.classes)
+    elif isinstance(train, Examples) and isinstance(test, Examples):
+        labels, truth = train.arrays["y"], test.arrays["y"]
+        commonest = int(np.bincount(labels[labels >= 0].ravel()).argmax())
+        found["majority class"] = assess(truth, np.full_like(truth, commonest), test.classes)
+    return found
+
+
+def _other_values(model: Model, train: Samples | Examples, test: Samples | Examples) -> dict[str, np.ndarray]:
+    """Predict with the baselines of a task of numbers."""
+    if model.card.task == "fractions":
+        y = train.y if isinstance(train, Samples) else train.arrays["y"]
+        return {"mean shares": map_baselines.mean_shares(y, len(test))}
+    if not isinstance(test, Examples):
+        return {}
+    if model.card.task == "forecast":
+        x = test.arrays["x"]
+        return {
+            "persistence": map_baselines.persistence(x),
+            "climatology": map_baselines.climatology(x),
+            "linear trend": map_baselines.linear_trend(x),
+        }
+    coarse = test.arrays["coarse_t2"]
+    ratio = max(MIN_RATIO, min(16, min(coarse.shape[-2:]) // 2))
+    return {
+        "nearest date": map_baselines.nearest_date(test.arrays[IMAGES[2]]),
+        "bicubic coarse": map_baselines.bicubic_coarse(coarse, ratio=ratio),
+    }
+
+
+def _variables(model: Model, test: Samples | Examples) -> tuple[tuple[str, ...], int | None, np.ndarray]:
+    """Return names and axis of the variables, and the truth."""
+    truth = test.y if isinstance(test, Samples) else test.arrays["y"]
+    if model.card.task == "forecast":
+        return (model.card.bands[0],), None, truth
+    return (model.card.classes.names if model.card.task == "fractions" else model.card.bands), 1, truth
