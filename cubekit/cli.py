@@ -364,17 +364,42 @@ def predict(
     cube: Annotated[Path, typer.Argument(help="A store with the bands and dates the model was trained on.")],
     *,
     out: OutOption,
+    member: Annotated[
+        list[Path] | None, typer.Option(help="Another saved model, several times: their average is taken.")
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="threads, processes, or the address of a Dask scheduler.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="How many blocks at a time.")] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", help="Layer, several times: class, probability, entropy, margin, fractions, value."),
+    ] = None,
+    tile: Annotated[int | None, typer.Option(min=1, help="Pixels a side of one task's block.")] = None,
+    passes: Annotated[int, typer.Option(min=0, help="Networks to draw for Monte-Carlo dropout.")] = 0,
+    turning: Annotated[str, typer.Option(help="Average over mirror images: none, flips, rotations.")] = "none",
+    preview: Annotated[Path | None, typer.Option(help="Picture (.png), refreshed while the map is made.")] = None,
     overwrite: Annotated[
         bool, typer.Option(help="Replace another prediction once the new one is whole.")
     ] = False,
 ) -> None:
     """Predict a whole cube with Dask; running it again finishes an interrupted run."""
-    loaded, opened = cubekit.load_model(model), cubekit.open(cube)
-    print(cubekit.predict(loaded, opened, out=out, scheduler=scheduler, workers=workers, overwrite=overwrite))
+    loaded = [cubekit.load_model(folder) for folder in (model, *(member or []))]
+    opened = cubekit.open(cube)
+    made = cubekit.predict(
+        loaded[0] if len(loaded) == 1 else loaded,
+        opened,
+        out=out,
+        outputs=outputs,  # type: ignore[arg-type]  # checked there, with the nearest name
+        tile=tile,
+        passes=passes,
+        turning=turning,  # type: ignore[arg-type]
+        scheduler=scheduler,
+        workers=workers,
+        overwrite=overwrite,
+        preview=preview,
+    )
+    print(made)
 
 
 @app.command()
