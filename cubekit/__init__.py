@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from cubekit.grids import grid
     from cubekit.labels import load_labels
     from cubekit.pipeline.runner import run
-    from cubekit.prediction.predict import predict
+    from cubekit.prediction.predict import plan_prediction, predict
+    from cubekit.prediction.smooth import smooth
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
@@ -53,7 +54,8 @@ _load, _, _ = lazy_loader.attach(
         "grids": ["grid"],
         "labels": ["load_labels"],
         "pipeline.runner": ["run"],
-        "prediction.predict": ["predict"],
+        "prediction.predict": ["plan_prediction", "predict"],
+        "prediction.smooth": ["smooth"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
@@ -83,10 +85,12 @@ __all__ = [
     "open_cube",
     "open_items",
     "plan",
+    "plan_prediction",
     "predict",
     "read_series",
     "run",
     "search",
+    "smooth",
     "split",
     "verify",
     "write",

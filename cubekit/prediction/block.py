@@ -52,13 +52,39 @@ def predict_block(stored: Array, where: tuple[int, int], rule: Rule) -> Array:
 
 
 def empty_planes(rule: Rule, pixels: int) -> Array:
-    """Return planes ``(plane, pixels)`` of nodata."""
+    """Return planes of nodata.
+
+    Parameters
+    ----------
+    rule : Rule
+        With the layers.
+    pixels : int
+        Length of a plane.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(plane, pixels)``.
+    """
     nodata = np.nan if rule.dtype == "float32" else NODATA
     return np.full((rule.planes, pixels), nodata, dtype=rule.dtype)
 
 
 def packed_of(values: FloatArray, rule: Rule) -> Array:
-    """Code what one or several members gave: ``(k, n)``, or mean and standard deviation ``(2 k, n)``."""
+    """Code what one or several members gave.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        ``(k, n)``, or mean and standard deviation ``(2 k, n)``.
+    rule : Rule
+        With the layers.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(plane, n)``.
+    """
     spread = values[rule.count :] if len(values) > rule.count else None
     return pack(values[: rule.count], rule.outputs, rule.kind, spread)
 
@@ -87,7 +113,20 @@ def physical_series(stored: Array, encoding: Encoding) -> tuple[FloatArray, Bool
 
 
 def is_data(stored: Array, nodata: float | None) -> BoolArray:
-    """Tell data from nodata; NaN is never data."""
+    """Tell data from nodata; NaN is never data.
+
+    Parameters
+    ----------
+    stored : numpy.ndarray
+        Any shape.
+    nodata : float or None
+        Stored nodata value.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans of the same shape.
+    """
     valid = np.ones(stored.shape, dtype=bool)
     if stored.dtype.kind == "f":
         valid &= ~np.isnan(stored)
@@ -97,9 +136,19 @@ def is_data(stored: Array, nodata: float | None) -> BoolArray:
 
 
 def observed(stored: Array, encoding: Encoding) -> BoolArray:
-    """Tell which pixels of ``(time, …)`` hold data in any band at any time, one date at a time.
+    """Tell which pixels hold data in any band at any time.
 
-    The mask of a whole block would be half as large as the block.
+    Parameters
+    ----------
+    stored : numpy.ndarray
+        ``(time, band, …)``.
+    encoding : Encoding
+        Coding of the numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans ``(…)``. One date at a time: the mask of a whole block would be half as large as the block.
     """
     found = np.zeros(stored.shape[2:], dtype=bool)
     for time in stored:

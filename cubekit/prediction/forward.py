@@ -13,11 +13,10 @@ from cubekit.errors import PredictionError
 from cubekit.nn.fold import fold_norms
 from cubekit.nn.reach import Reach, measure_reach
 from cubekit.prediction.outputs import Kind
+from cubekit.prediction.rule import STRIP
+from cubekit.prediction.shipping import model_digest
 from cubekit.tasks.series import SeriesInput
 from cubekit.typing import Array, FloatArray
-
-_STRIP = 1 << 14
-"""Series that are filled and normalised at a time: more would leave the processor's cache."""
 
 
 class PatchForward:
@@ -79,6 +78,27 @@ class PatchForward:
         result: FloatArray = torch.where(usable, values, torch.nan).cpu().numpy()
         return result
 
+    def layer_bytes(self, lead: tuple[int, int], side: int) -> float:
+        """Count the bytes a pixel that the layers take at most at a time.
+
+        Parameters
+        ----------
+        lead : tuple of int
+            Dates and bands.
+        side : int
+            Pixels a side of the image to try.
+
+        Returns
+        -------
+        float
+            Bytes; the input is not counted.
+        """
+        from cubekit.nn.activations import activation_bytes
+
+        x = torch.zeros((1, *lead, side, side), device=self.device)
+        extra: dict[str, Tensor] = {"doy": self.inputs.doy[None]} if "doy" in self._takes else {}
+        return activation_bytes(lambda: self.network(x, **extra)) / side**2
+
     def _prepared(self, window: FloatArray) -> tuple[Tensor, Tensor]:
         """Fill gaps and normalise, a strip of rows at a time."""
         steps, bands, height, width = window.shape
@@ -94,7 +114,7 @@ class PatchForward:
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
-    rows = max(1, _STRIP // width)
+    rows = max(1, STRIP // width)
     yield from (slice(first, min(first + rows, height)) for first in range(0, height, rows))
 
 
@@ -133,6 +153,10 @@ class _Values:
         return (values[0] if values.ndim == 4 else values).astype("float32")  # noqa: PLR2004  (n, k, h, w)
 
 
+_MEASURED: dict[tuple[object, ...], Reach] = {}
+"""What was measured in this process, by the model's digest."""
+
+
 def reach_of(model: Any, inputs: Sequence[tuple[int, ...]]) -> Reach:
     """Return how far a model's network looks: as its bundle says, or else as measured now.
 
@@ -153,5 +177,8 @@ def reach_of(model: Any, inputs: Sequence[tuple[int, ...]]) -> Reach:
         if isinstance(getattr(holder, "reach", None), Reach):
             return holder.reach  # type: ignore[no-any-return, union-attr]
     if isinstance(getattr(model, "network", None), nn.Module):
-        return measure_reach(model.network, inputs)
+        key = (model_digest(model), *inputs)
+        if key not in _MEASURED:
+            _MEASURED[key] = measure_reach(model.network, inputs)
+        return _MEASURED[key]
     return Reach(halo=None, multiple=int(getattr(model, "multiple", 1)))

@@ -76,7 +76,18 @@ def thinned(network: nn.Module, number: int) -> nn.Module:
 
 
 def has_dropout(network: Any) -> bool:
-    """Tell whether a network has a dropout layer that drops anything."""
+    """Tell whether a network has a dropout layer that drops anything.
+
+    Parameters
+    ----------
+    network : object
+        A network, or anything else, which drops nothing.
+
+    Returns
+    -------
+    bool
+        Whether `thinned` would change it.
+    """
     return isinstance(network, nn.Module) and any(
         isinstance(part, _DROPOUTS) and part.p > 0 for part in network.modules()
     )
@@ -116,6 +127,24 @@ class PatchMembers:
                 turned = [_turn(window, quarter, mirror=mirror) for window in windows]
                 mean.add(_turn_back(forward(turned), quarter, mirror=mirror))
         return np.concatenate(mean.result())
+
+    def layer_bytes(self, lead: tuple[int, int], side: int) -> float:
+        """Count the bytes a pixel that the layers of the heaviest member take; see `PatchForward`.
+
+        Parameters
+        ----------
+        lead : tuple of int
+            Dates and bands.
+        side : int
+            Pixels a side of the image to try.
+
+        Returns
+        -------
+        float
+            Bytes; 0 for models that do their own preprocessing, whose layers are not seen.
+        """
+        counts = [f.layer_bytes(lead, side) for f in self._forwards if hasattr(f, "layer_bytes")]
+        return max(counts, default=0.0)
 
 
 class SeriesMembers:

@@ -63,11 +63,33 @@ class PatchModel(Protocol):
         """
 
     def select(self, cube: xr.Dataset) -> xr.Dataset:
-        """Check a cube, and return it with the model's bands in the model's order."""
+        """Check a cube, and put the model's bands into the model's order.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            A cube.
+
+        Returns
+        -------
+        xarray.Dataset
+            As lazy as the cube.
+        """
 
 
 def form_of(model: Any) -> Form:
-    """Return whether a model takes series or windows: as it says, or as its network is registered."""
+    """Return whether a model takes series or windows: as it says, or as its network is registered.
+
+    Parameters
+    ----------
+    model : SeriesModel or PatchModel
+        Series where nothing is said.
+
+    Returns
+    -------
+    {"series", "patches"}
+        Form of its samples.
+    """
     if hasattr(model, "form"):
         return "series" if model.form == "series" else "patches"
     name = getattr(getattr(model, "card", None), "network", None)
@@ -79,7 +101,18 @@ def form_of(model: Any) -> Form:
 
 
 def kind_of(model: Any) -> Kind:
-    """Return what a model gives: as it says, or as its task does."""
+    """Return what a model gives: as it says, or as its task does.
+
+    Parameters
+    ----------
+    model : SeriesModel or PatchModel
+        Probabilities of classes where nothing is said.
+
+    Returns
+    -------
+    {"class", "fractions", "value"}
+        Kind of its outputs.
+    """
     if hasattr(model, "kind"):
         kind: Kind = model.kind
         return kind

@@ -81,7 +81,18 @@ def check_outputs(outputs: Sequence[str] | None, kind: Kind) -> tuple[Output, ..
 
 
 def dtype_of(kind: Kind) -> str:
-    """Return the stored type of the layers of a kind: uint8 for shares and classes, float32 for values."""
+    """Return the stored type of the layers of a kind.
+
+    Parameters
+    ----------
+    kind : {"class", "fractions", "value"}
+        What a model gives.
+
+    Returns
+    -------
+    str
+        uint8 for shares and classes, float32 for values.
+    """
     return "float32" if kind == "value" else "uint8"
 
 

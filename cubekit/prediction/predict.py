@@ -1,30 +1,30 @@
 """A trained model over a whole cube: one Dask task per tile, lazy, or written shard by shard."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.layers import ArrayBlockIdDep
 
-from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of
-from cubekit.errors import CubeError, OptionError, check_option, did_you_mean
+from cubekit.cube.contract import DIMS, MAIN, check_cube
+from cubekit.errors import OptionError, check_option
 from cubekit.prediction.block import predict_block
-from cubekit.prediction.model import form_of, kind_of, names_of
-from cubekit.prediction.outputs import Output, check_outputs, describe_layer, planes_of
+from cubekit.prediction.cost import PredictionCost, cost_of
+from cubekit.prediction.job import Job, Turning, job_of
+from cubekit.prediction.outputs import Output, describe_layer, planes_of
 from cubekit.prediction.patches import patch_tiles
 from cubekit.prediction.rule import Rule
-from cubekit.prediction.shipping import ShippedModel, shared_with
+from cubekit.prediction.shipping import shared_with
 from cubekit.prediction.tiling import TILE, objects, tiles
-from cubekit.prediction.windows import Windows, plan_windows
 
 if TYPE_CHECKING:
     from distributed import Client
 
-Turning = Literal["none", "flips", "rotations"]
+_LOG = logging.getLogger("cubekit")
 
 
 def predict(  # noqa: PLR0913
@@ -113,7 +113,7 @@ def predict(  # noqa: PLR0913
     if out is None and preview is not None:
         raise OptionError(f"preview={str(preview)!r} is drawn while a map is written: give out=.")
     check_cube(cube)
-    job = _job(model, cube, outputs, passes=passes, turning=turning)
+    job = job_of(model, cube, outputs, passes=passes, turning=turning)
     side = job.side(tile)
     prediction = _lazy(job, side)
     if out is None:
@@ -121,17 +121,71 @@ def predict(  # noqa: PLR0913
     from cubekit.prediction.follow import Follower
     from cubekit.store.write import write
 
-    with shared_with(scheduler, job.rule.models):
+    chunks = prediction[job.rule.outputs[0]].chunks or ()
+    cost = cost_of(job.cube, chunks[-2:], job.rule, workers=workers)
+    _LOG.info("predict: %s", cost)
+    with shared_with(scheduler, job.rule.models) as who:
         return write(
             prediction,
             out,
             layout=_layout(job, side),
             overwrite=overwrite,
-            scheduler=scheduler,
+            scheduler=who,
             workers=workers,
             progress=False,
-            watch=Follower(prediction, tile=side or TILE, progress=progress, preview=preview),
+            watch=Follower(prediction, tile=max(cost.side), progress=progress, preview=preview),
         )
+
+
+def plan_prediction(
+    model: Any,
+    cube: xr.Dataset,
+    *,
+    outputs: Sequence[Output] | None = None,
+    tile: int | None = None,
+    passes: int = 0,
+    turning: Turning = "none",
+    workers: int | None = None,
+) -> PredictionCost:
+    """Count what a prediction takes, before it begins.
+
+    Parameters
+    ----------
+    model : cubekit.training.bundle.Model, or a sequence of them
+        As for `predict`.
+    cube : xarray.Dataset
+        As for `predict`.
+    outputs : sequence of str, optional
+        As for `predict`.
+    tile : int, optional
+        As for `predict`.
+    passes : int, optional
+        As for `predict`.
+    turning : {"none", "flips", "rotations"}, optional
+        As for `predict`.
+    workers : int, optional
+        Tasks at a time on this machine. Default: one for each core.
+
+    Returns
+    -------
+    PredictionCost
+        Tiles, margin, how much more the network computes because of it, and peak memory, which does not
+        depend on the size of the scene; ``print`` shows them.
+
+    Raises
+    ------
+    ModelMismatchError
+        If the cube does not fit the model.
+    CubeError
+        If the dataset is no cube.
+    OptionError
+        For options that do not fit.
+    """
+    _check_options(None, tile=tile, passes=passes, turning=turning, workers=None, scheduler=None)
+    check_cube(cube)
+    job = job_of(model, cube, outputs, passes=passes, turning=turning)
+    chunks = next(iter(_lazy(job, job.side(tile)).data_vars.values())).chunks or ()
+    return cost_of(job.cube, chunks[-2:], job.rule, workers=workers)
 
 
 def _check_options(
@@ -156,110 +210,7 @@ def _check_options(
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """A cube that fits, and what is to be done with it."""
-
-    cube: xr.Dataset
-    rule: Rule
-    names: tuple[str, ...]
-    table: Any
-    units: str | None
-    ancillary: tuple[str, ...]
-
-    def side(self, tile: int | None) -> int | None:
-        """Return the side of a tile; None where the cube's own chunks decide."""
-        windows = self.rule.windows
-        if windows is None:
-            return tile
-        wanted = tile or (windows.step if not windows.blended else 2 * TILE)
-        return windows.step * max(1, round(wanted / windows.step))
-
-
-def _job(
-    model: Any, cube: xr.Dataset, outputs: Sequence[str] | None, *, passes: int, turning: Turning
-) -> _Job:
-    """Find out what the models give and take, and whether the cube and the options fit."""
-    models = tuple(model) if isinstance(model, list | tuple) else (model,)
-    for member in models:
-        if not hasattr(member, "select"):
-            raise OptionError(f"model is {member!r}, expected a Model: load it with cubekit.load_model.")
-    if not models:
-        raise OptionError("model is an empty sequence: give at least one model.")
-    selected = [member.select(cube) for member in models]
-    facts = [
-        (form_of(m), kind_of(m), names_of(m, kind_of(m)), tuple(getattr(m, "ancillary", ()))) for m in models
-    ]
-    _check_members(facts, [tuple(each["band"].to_numpy().tolist()) for each in selected])
-    form, kind, names, ancillary = facts[0]
-    windows = _windows(models, selected[0], ancillary) if form == "patches" else None
-    _check_averaging(models, windows, passes=passes, turning=turning)
-    codings = [
-        encoding_of(selected[0][MAIN]),
-        *(encoding_of(_ancillary(selected[0], name)) for name in ancillary),
-    ]
-    rule = Rule(
-        models=tuple(ShippedModel(member) for member in models),
-        kind=kind,
-        count=len(names),
-        outputs=check_outputs(outputs, kind),
-        codings=tuple(codings),
-        windows=windows,
-        passes=passes,
-        turning=turning,
-    )
-    table = None if kind == "value" else models[0].card.classes
-    units = getattr(models[0], "units", None)
-    return _Job(cube=selected[0], rule=rule, names=names, table=table, units=units, ancillary=ancillary)
-
-
-def _check_members(facts: Sequence[tuple[Any, ...]], bands: Sequence[tuple[str, ...]]) -> None:
-    """Refuse an ensemble whose members do not take and give the same."""
-    for number, (fact, taken) in enumerate(zip(facts, bands, strict=True)):
-        if (fact, taken) != (facts[0], bands[0]):
-            raise OptionError(
-                f"Model {number + 1} of the ensemble takes {taken} and gives {fact[2]}, the first takes "
-                f"{bands[0]} and gives {facts[0][2]}: only models of one kind can be averaged."
-            )
-
-
-def _check_averaging(
-    models: Sequence[Any], windows: Windows | None, *, passes: int, turning: Turning
-) -> None:
-    """Refuse averages that would not average anything."""
-    if turning != "none" and windows is None:
-        raise OptionError(f"turning={turning!r}: a series of one pixel has no orientation. Leave it out.")
-    if passes:
-        from cubekit.prediction.members import has_dropout
-
-        for member in models:
-            if not has_dropout(getattr(member, "network", None)) or not hasattr(member, "card"):
-                raise OptionError(f"passes={passes}: the network of {member!r} drops nothing. Leave it out.")
-
-
-def _windows(models: Sequence[Any], cube: xr.Dataset, ancillary: tuple[str, ...]) -> Windows:
-    """Lay windows that suit every member: the widest margin, the coarsest grid."""
-    from cubekit.nn.reach import Reach
-    from cubekit.prediction.forward import reach_of
-
-    lead = [(cube.sizes["time"], cube.sizes["band"])]
-    shapes = lead + [tuple(_ancillary(cube, name).shape[:-2]) for name in ancillary]
-    reaches = [reach_of(model, shapes) for model in models]
-    halos = [reach.halo for reach in reaches]
-    halo = None if None in halos else max(halo for halo in halos if halo is not None)
-    multiple = int(np.lcm.reduce([reach.multiple for reach in reaches]))
-    return plan_windows(Reach(halo=halo, multiple=multiple))
-
-
-def _ancillary(cube: xr.Dataset, name: str) -> xr.DataArray:
-    """Return a variable that a model takes beside the main one."""
-    if name not in cube or cube[name].dims[-2:] != ("y", "x"):
-        known = [str(key) for key, variable in cube.data_vars.items() if variable.dims[-2:] == ("y", "x")]
-        raise CubeError(f"The model takes a variable {name!r} (…, y, x). {did_you_mean(name, known)}")
-    return cube[name]
-
-
-def _lazy(job: _Job, side: int | None) -> xr.Dataset:
+def _lazy(job: Job, side: int | None) -> xr.Dataset:
     """Build the lazy prediction."""
     cube, rule = job.cube, job.rule
     packed = _packed(cube[MAIN], rule, side) if rule.windows is None else _tiled(job, side or TILE)
@@ -282,7 +233,7 @@ def _lazy(job: _Job, side: int | None) -> xr.Dataset:
     return prediction
 
 
-def _tiled(job: _Job, side: int) -> da.Array:
+def _tiled(job: Job, side: int) -> da.Array:
     """Return all layers of a model that looks around."""
     sources = []
     for variable in (job.cube[MAIN].transpose(*DIMS), *(job.cube[name] for name in job.ancillary)):
@@ -325,7 +276,7 @@ def _own_chunks(stored: xr.DataArray, dim: str) -> tuple[int, ...]:
     return stored.chunksizes.get(dim) or tuple(min(TILE, size - start) for start in range(0, size, TILE))
 
 
-def _layout(job: _Job, side: int | None) -> dict[str, int | tuple[int, int]]:
+def _layout(job: Job, side: int | None) -> dict[str, int | tuple[int, int]]:
     """Return chunks and shards of the store: a shard is the unit of work, of sharing and of resuming."""
     stored = job.cube[MAIN]
     if side is not None and job.rule.windows is not None:

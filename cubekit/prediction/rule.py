@@ -14,6 +14,9 @@ BATCH = 1024
 """Series per call of the model. Every call gets exactly this many: a network's rounding may depend on the
 shape of its batch, and a map must not depend on how a scene was cut. Larger batches fall out of the cache."""
 
+STRIP = 1 << 14
+"""Series of a window that are filled and normalised at a time, for the same reason."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:

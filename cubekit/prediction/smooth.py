@@ -67,7 +67,9 @@ def smooth(
     _check(prediction, method, size=size, smoothness=smoothness, share=share, sieve=sieve)
     made = prediction.copy()
     if method == "bayes":
-        shares = _spread(prediction["probability"], size, partial(bayes_block, size=size, prior=smoothness, share=share))
+        shares = _spread(
+            prediction["probability"], size, partial(bayes_block, size=size, prior=smoothness, share=share)
+        )
         made["probability"] = prediction["probability"].copy(data=shares)
         made["class"] = prediction["class"].copy(data=_classes(shares))
     elif method == "majority":
@@ -81,7 +83,7 @@ def smooth(
     return made
 
 
-def _check(  # noqa: PLR0913
+def _check(
     prediction: xr.Dataset, method: Method | None, *, size: int, smoothness: float, share: float, sieve: int
 ) -> None:
     """Raise for options that cannot be meant."""
@@ -104,10 +106,15 @@ def _check(  # noqa: PLR0913
 def _spread(layer: xr.DataArray, size: int, function: Any) -> da.Array:
     """Apply a function to blocks with as much around them as a neighbourhood needs."""
     blocks = layer.data if layer.chunks else layer.chunk({"y": 512, "x": 512}).data
-    blocks = blocks.rechunk({axis: -1 for axis in range(blocks.ndim - 2)})
+    blocks = blocks.rechunk(dict.fromkeys(range(blocks.ndim - 2), -1))
     depth = {blocks.ndim - 2: size // 2, blocks.ndim - 1: size // 2}
     result: da.Array = da.map_overlap(  # type: ignore[no-untyped-call]
-        function, blocks, depth=depth, boundary="none", dtype="uint8", meta=np.empty((0,) * blocks.ndim, "uint8")
+        function,
+        blocks,
+        depth=depth,
+        boundary="none",
+        dtype="uint8",
+        meta=np.empty((0,) * blocks.ndim, "uint8"),
     )
     return result
 
@@ -193,7 +200,9 @@ def majority_block(stored: Array, *, size: int, classes: int) -> Array:
     winner = stored.copy()
     for number in range(classes):
         mine = stored == number
-        votes = convolve1d(convolve1d(mine.astype("int32"), ones, 0, mode="constant"), ones, 1, mode="constant")
+        votes = convolve1d(
+            convolve1d(mine.astype("int32"), ones, 0, mode="constant"), ones, 1, mode="constant"
+        )
         votes = 2 * votes + mine  # of the commonest ones its own
         winner[votes > best] = number
         best = np.maximum(best, votes)

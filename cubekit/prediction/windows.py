@@ -94,12 +94,38 @@ class Windows:
         return [Span(read, read) for read in reads]
 
     def needed(self, start: int, stop: int, size: int) -> slice:
-        """Return what a tile reads along one dimension."""
+        """Return what a tile reads along one dimension.
+
+        Parameters
+        ----------
+        start, stop : int
+            The tile.
+        size : int
+            Length of the scene.
+
+        Returns
+        -------
+        slice
+            In pixels of the scene.
+        """
         spans = self.spans(start, stop, size)
         return slice(min(span.read.start for span in spans), max(span.read.stop for span in spans))
 
     def weights(self, read: slice, size: int) -> FloatArray:
-        """Return the weight of each pixel of a blended window: ramps where neighbours overlap, above zero."""
+        """Return the weight of each pixel of a blended window along one dimension.
+
+        Parameters
+        ----------
+        read : slice
+            The window.
+        size : int
+            Length of the scene.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32: 1, falling towards edges inside the scene where neighbours overlap, never to 0.
+        """
         count = read.stop - read.start
         ramp = np.minimum(np.arange(1, count + 1, dtype="float32") / (self.margin + 1), 1)
         weights = np.ones(count, "float32")
@@ -153,7 +179,18 @@ class Tile:
     """Of the scene."""
 
     def pairs(self, windows: Windows) -> Iterator[tuple[Span, Span]]:
-        """Yield the windows that the tile needs, row by row."""
+        """List the windows that the tile needs.
+
+        Parameters
+        ----------
+        windows : Windows
+            Of the scene.
+
+        Yields
+        ------
+        tuple of Span
+            Rows and columns of each window, row by row.
+        """
         yield from product(
             windows.spans(*self.rows, self.shape[0]), windows.spans(*self.columns, self.shape[1])
         )

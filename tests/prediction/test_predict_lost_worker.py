@@ -32,7 +32,9 @@ class Deadly:
     @property
     def card(self) -> Any:
         names = ("dark", "bright")
-        return SimpleNamespace(classes=SimpleNamespace(names=names, colours=("#000000", "#ffffff"), codes=(1, 2)))
+        return SimpleNamespace(
+            classes=SimpleNamespace(names=names, colours=("#000000", "#ffffff"), codes=(1, 2))
+        )
 
     def digest(self) -> str:
         return "deadly"
@@ -53,11 +55,21 @@ def test_a_worker_killed_in_the_middle_is_replaced(tmp_path: Path) -> None:
     stored[0, 0, 400, 500] = 9999
     box = GeoBox((600, 600), Affine(10, 0, 4e5, 0, -10, 4.5e6), "EPSG:32630")
     coords = xr_coords(box) | {"time": pd.date_range("2023-01-01", periods=1), "band": ["red"]}
-    cube = xr.Dataset({"data": (("time", "band", "y", "x"), stored)}).assign_coords(coords).chunk({"y": 300, "x": 300})
+    cube = (
+        xr.Dataset({"data": (("time", "band", "y", "x"), stored)})
+        .assign_coords(coords)
+        .chunk({"y": 300, "x": 300})
+    )
     expected = predict(Deadly(), cube).compute()
     grave = tmp_path / "grave"
     found = predict(
-        Deadly(grave), cube, out=tmp_path / "map.zarr", scheduler="processes", workers=2, tile=300, progress=False
+        Deadly(grave),
+        cube,
+        out=tmp_path / "map.zarr",
+        scheduler="processes",
+        workers=2,
+        tile=300,
+        progress=False,
     )
     assert grave.exists(), "a worker has died"
     for name in ("class", "probability"):

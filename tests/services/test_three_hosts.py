@@ -1,4 +1,4 @@
-"""A cluster of hosts that share a network and one folder, made with network namespaces, run as a user would."""
+"""A cluster of hosts that share a network and a folder, made with network namespaces, run as a user would."""
 
 import os
 import shutil
