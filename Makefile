@@ -60,7 +60,7 @@ wheel: setup  ## build, check the file list, install elsewhere, run a smoke test
 
 test-newest: $(VENV)-newest/.installed  ## torch-free tests with the newest Python and dependencies
 	@echo "==> tests on $(NEWEST_PYTHON)"
-	@$(VENV)-newest/bin/python -m pytest -n $(WORKERS) -m 'not torch'
+	@$(VENV)-newest/bin/python -m pytest -n $(WORKERS) -m 'not torch and not services'
 
 $(VENV)-newest/.installed: pyproject.toml
 	@test -n "$(NEWEST_PYTHON)" || (echo "no python3.13 found; set NEWEST_PYTHON=" && false)

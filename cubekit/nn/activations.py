@@ -60,4 +60,5 @@ def activation_bytes(run: Callable[[], object]) -> int:
     """
     with _Live() as live, torch.no_grad():
         run()
-    return live.peak
+    peak: int = live.peak
+    return peak

@@ -12,7 +12,7 @@ from cubekit.cube.contract import MAIN
 from cubekit.cube.memory import PROCESS_BYTES
 from cubekit.prediction.rule import BATCH, STRIP, Rule
 
-_TORCH = 250_000_000
+_TORCH = 350_000_000
 """Torch, loaded and at work, beside the rest of the process."""
 
 _PROBE = 64
@@ -52,8 +52,8 @@ class PredictionCost:
         around = f"windows overlap by {self.margin} px" if self.blended else f"margin {self.margin} px"
         return (
             f"{self.megapixels:,.1f} Mpx in {self.tiles} tiles of {self.side[0]} x {self.side[1]} px, "
-            f"{around}; the network computes {self.forward:.2f} x the pixels; up to {self.task / 1e9:.2f} GB a task, "
-            f"{self.memory / 1e9:.2f} GB in all"
+            f"{around}; the network computes {self.forward:.2f} x the pixels; "
+            f"up to {self.task / 1e9:.2f} GB a task, {self.memory / 1e9:.2f} GB in all"
         )
 
 
