@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from cubekit.look.sample import valid_share
     from cubekit.pipeline.compare import compare
     from cubekit.pipeline.runner import run
-    from cubekit.prediction.predict import predict
+    from cubekit.prediction.predict import plan_prediction, predict
+    from cubekit.prediction.smooth import smooth
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
@@ -71,7 +72,8 @@ _load, _, _ = lazy_loader.attach(
         "look.sample": ["valid_share"],
         "pipeline.compare": ["compare"],
         "pipeline.runner": ["run"],
-        "prediction.predict": ["predict"],
+        "prediction.predict": ["plan_prediction", "predict"],
+        "prediction.smooth": ["smooth"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
@@ -107,11 +109,13 @@ __all__ = [
     "open_items",
     "plan",
     "point_series",
+    "plan_prediction",
     "predict",
     "quicklook",
     "read_series",
     "run",
     "search",
+    "smooth",
     "split",
     "time_strip",
     "valid_share",

@@ -495,15 +495,32 @@ def import_weights(
 
 
 @app.command()
-def predict(
+def predict(  # noqa: PLR0913
     model: Annotated[Path, typer.Argument(help="A saved model.")],
     cube: Annotated[Path, typer.Argument(help="A store with the bands and dates the model was trained on.")],
     *,
     out: OutOption,
+    member: Annotated[
+        list[Path] | None, typer.Option(help="Another saved model, several times: their average is taken.")
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="threads, processes, or the address of a Dask scheduler.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="How many blocks at a time.")] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output", help="Layer, several times: class, probability, entropy, margin, fractions, value."
+        ),
+    ] = None,
+    tile: Annotated[int | None, typer.Option(min=1, help="Pixels a side of one task's block.")] = None,
+    passes: Annotated[int, typer.Option(min=0, help="Networks to draw for Monte-Carlo dropout.")] = 0,
+    turning: Annotated[
+        str, typer.Option(help="Average over mirror images: none, flips, rotations.")
+    ] = "none",
+    preview: Annotated[
+        Path | None, typer.Option(help="Picture (.png), refreshed while the map is made.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option(help="Replace another prediction once the new one is whole.")
     ] = False,
@@ -511,8 +528,44 @@ def predict(
 ) -> None:
     """Predict a whole cube with Dask; running it again finishes an interrupted run."""
     _import_plugins(plugin)
-    loaded, opened = cubekit.load_model(model), cubekit.open(cube)
-    print(cubekit.predict(loaded, opened, out=out, scheduler=scheduler, workers=workers, overwrite=overwrite))
+    loaded = [cubekit.load_model(folder) for folder in (model, *(member or []))]
+    opened = cubekit.open(cube)
+    options: dict[str, Any] = {"outputs": outputs, "tile": tile, "passes": passes, "turning": turning}
+    cost = cubekit.plan_prediction(loaded, opened, workers=workers, **options)
+    print(cost, file=sys.stderr)
+    made = cubekit.predict(
+        loaded,
+        opened,
+        out=out,
+        **options,
+        scheduler=scheduler,
+        workers=workers,
+        overwrite=overwrite,
+        preview=preview,
+    )
+    print(made)
+
+
+@app.command()
+def smooth(
+    store: Annotated[Path, typer.Argument(help="A prediction with class and probability.")],
+    *,
+    out: OutOption,
+    method: Annotated[str, typer.Option(help="bayes, majority, or none.")] = "bayes",
+    size: Annotated[int, typer.Option(min=3, help="Pixels a side of the neighbourhood; odd.")] = 7,
+    smoothness: Annotated[float, typer.Option(help="Prior variance of logits: larger is smoother.")] = 20.0,
+    share: Annotated[float, typer.Option(help="Share of the neighbours that is heard.")] = 0.5,
+    sieve: Annotated[int, typer.Option(min=0, help="Merge patches of fewer pixels.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace what lies there once the new map is whole.")
+    ] = False,
+) -> None:
+    """Take specks out of a class map."""
+    wanted: Any = None if method == "none" else method
+    made = cubekit.smooth(
+        cubekit.open(store), method=wanted, size=size, smoothness=smoothness, share=share, sieve=sieve
+    )
+    print(cubekit.write(made, out, layout="maps", overwrite=overwrite))
 
 
 @app.command()

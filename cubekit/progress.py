@@ -52,7 +52,14 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(title: str, total: float, *, unit: str = "", enabled: bool | None = None) -> Iterator[Advance]:
+def progress(
+    title: str,
+    total: float,
+    *,
+    unit: str = "",
+    enabled: bool | None = None,
+    rate: tuple[float, str] | None = None,
+) -> Iterator[Advance]:
     """Show a bar with share done, rate and time left while the block runs.
 
     Parameters
@@ -66,6 +73,9 @@ def progress(title: str, total: float, *, unit: str = "", enabled: bool | None =
     enabled : bool, optional
         Whether to draw. Default: only where standard error is a terminal. Elsewhere (logs, batch jobs) a
         line is printed at each tenth of the work, and none for work that is done in seconds.
+    rate : tuple, optional
+        What the rate counts, where it is not the unit: how much of it one unit is, and its name, such as
+        ``(0.26, "Mpx")``.
 
     Yields
     ------
@@ -74,7 +84,7 @@ def progress(title: str, total: float, *, unit: str = "", enabled: bool | None =
     """
     shown = shown_as(enabled)
     if shown != "bar":
-        yield _milestones(title, total, unit) if shown == "lines" else _silent
+        yield _milestones(title, total, unit, rate) if shown == "lines" else _silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -92,7 +102,7 @@ def progress(title: str, total: float, *, unit: str = "", enabled: bool | None =
         def advance(amount: float = 1) -> None:
             bars.advance(task, amount)
             speed = bars.tasks[task].speed
-            bars.update(task, rate=f"{speed:.3g}/s" if speed else "")
+            bars.update(task, rate=_per_second(speed, rate) if speed else "")
 
         yield advance
 
@@ -101,7 +111,13 @@ def _silent(amount: float = 1) -> None:
     """Do nothing."""
 
 
-def _milestones(title: str, total: float, unit: str) -> Advance:
+def _per_second(speed: float, rate: tuple[float, str] | None) -> str:
+    """Write a speed, in units a second, as it is to be read."""
+    share, name = rate or (1.0, "")
+    return f"{speed * share:.3g} {name}/s".replace(" /", "/")
+
+
+def _milestones(title: str, total: float, unit: str, rate: tuple[float, str] | None) -> Advance:
     """Print a line to standard error at each tenth of the work, but no more than one every few seconds."""
     from time import monotonic
 
@@ -116,6 +132,8 @@ def _milestones(title: str, total: float, unit: str) -> Advance:
             shown, told = tenth, now
             left = (now - start) * (total - done) / done
             message = f"{title}: {done:.6g}/{total:.6g} {unit}".rstrip()
+            if rate is not None:
+                message += f", {_per_second(done / (now - start), rate)}"
             print(f"{message}, {now - start:.0f} s, {left:.0f} s left", file=sys.stderr, flush=True)  # noqa: T201
 
     return advance

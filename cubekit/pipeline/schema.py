@@ -173,6 +173,9 @@ class Predict(_Section):
     """Which layers the map holds."""
 
     outputs: list[Literal["class", "probability", "entropy", "margin"]] = ["class", "probability"]
+    tile: int | None = Field(default=None, gt=0)
+    passes: int = Field(default=0, ge=0)
+    turning: Literal["none", "flips", "rotations"] = "none"
 
 
 class Pipeline(_Section):

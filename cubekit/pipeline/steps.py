@@ -156,7 +156,17 @@ def _classes(model: Model, samples: Samples) -> np.ndarray[Any, Any]:
 
 def predict_map(spec: Pipeline, model: Model, cube: xr.Dataset, path: Path) -> xr.Dataset:
     """Predict the whole cube and write it; go on with or reuse what lies there."""
-    return cubekit.predict(model, cube, out=path, outputs=tuple(spec.predict.outputs), overwrite=True)
+    options = spec.predict
+    return cubekit.predict(
+        model,
+        cube,
+        out=path,
+        outputs=tuple(options.outputs),
+        tile=options.tile,
+        passes=options.passes,
+        turning=options.turning,
+        overwrite=True,
+    )
 
 
 def compare_with_reference(

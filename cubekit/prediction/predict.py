@@ -1,5 +1,6 @@
-"""A trained model over a whole cube: one Dask task per spatial block, lazy, or written block by block."""
+"""A trained model over a whole cube: one Dask task per tile, lazy, or written shard by shard."""
 
+import logging
 from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, get_args
@@ -9,14 +10,21 @@ import numpy as np
 import xarray as xr
 from dask.layers import ArrayBlockIdDep
 
-from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of
+from cubekit.cube.contract import DIMS, MAIN, check_cube
 from cubekit.errors import OptionError, check_option
-from cubekit.prediction.block import NODATA, STEPS, BlockRule, Output, planes_of, predict_block
-from cubekit.prediction.shipping import ShippedModel
+from cubekit.prediction.block import predict_block
+from cubekit.prediction.cost import PredictionCost, cost_of
+from cubekit.prediction.job import Job, Turning, job_of
+from cubekit.prediction.outputs import Output, describe_layer, planes_of
+from cubekit.prediction.patches import patch_tiles
+from cubekit.prediction.rule import Rule
+from cubekit.prediction.shipping import shared_with
 from cubekit.prediction.tiling import TILE, objects, tiles
 
 if TYPE_CHECKING:
     from distributed import Client
+
+_LOG = logging.getLogger("cubekit")
 
 
 def predict(  # noqa: PLR0913
@@ -24,48 +32,69 @@ def predict(  # noqa: PLR0913
     cube: xr.Dataset,
     *,
     out: str | PathLike[str] | None = None,
-    outputs: Sequence[Output] = ("class", "probability"),
+    outputs: Sequence[Output] | None = None,
     tile: int | None = None,
+    passes: int = 0,
+    turning: Turning = "none",
     overwrite: bool = False,
     workers: int | None = None,
     scheduler: "str | Client | None" = None,
     progress: bool | None = None,
+    preview: str | PathLike[str] | None = None,
 ) -> xr.Dataset:
-    """Predict every pixel of a cube with a model of pixel series.
+    """Predict every pixel of a cube.
 
-    Stored integers travel to the tasks and become physical numbers there, a batch at a time. The map is the
-    same for any chunks, tile, number of workers and scheduler.
+    Stored integers travel to the tasks and become physical numbers there, a batch or window at a time. The
+    map is the same for any chunks, tile, number of workers and scheduler.
+
+    A model that looks around gets windows with a margin as wide as its network looks, which makes the map
+    equal to that of the whole image at once; where a network looks at everything, windows overlap and are
+    averaged with weights that fade towards their edges. At the edges of the scene windows are mirrored as far
+    as the network needs sides that divide. Windows without any data are skipped.
 
     Parameters
     ----------
-    model : cubekit.training.bundle.Model
-        Trained model; it selects its bands by name and refuses a cube that does not fit.
+    model : cubekit.training.bundle.Model, or a sequence of them
+        Trained model; it selects its bands by name and refuses a cube that does not fit. Several are an
+        ensemble: what they give is averaged. See `cubekit.prediction.model` for what else will do.
     cube : xarray.Dataset
         Cube ``(time, band, y, x)``, lazy or not.
     out : path, optional
-        Store to write, block by block. Run again after a kill, it goes on; a store made from another model,
-        cube, outputs or tile is refused. Default: return lazy arrays, compute nothing.
-    outputs : sequence of {"class", "probability", "entropy", "margin"}, optional
-        What to return. ``entropy`` is Shannon's, divided by its largest value; ``margin`` is the lead of the
-        best class over the second.
+        Store to write, shard by shard. Run again after a kill, it goes on; a store made from another model,
+        cube, options or tile is refused. Default: return lazy arrays, compute nothing.
+    outputs : sequence of str, optional
+        Layers: of a model of classes ``class``, ``probability``, ``entropy`` (Shannon's, divided by its
+        largest value) and ``margin`` (lead of the best class); of one of fractions ``fractions``, and
+        ``class``, ``entropy``, ``margin`` of them; of one of values ``value``, and ``spread`` where several
+        predictions are averaged. Default: class and probability; fractions; value.
     tile : int, optional
-        Pixels a side of one task's block. Default: the cube's own chunks, joined or cut to about 256.
+        Pixels a side of one task's block; rounded to whole windows where the model looks around. Default: the
+        cube's own chunks, joined or cut to about 256, or about 512 for windows.
+    passes : int, optional
+        Monte-Carlo dropout: how many networks to draw from those that dropout averages over. Each is drawn
+        once for the whole scene. Default: none, the network without dropout.
+    turning : {"none", "flips", "rotations"}, optional
+        Test-time augmentation: average over 4 mirror images of each window, or over 8 with quarter turns.
     overwrite : bool, optional
         Whether to replace another prediction at `out`; it stays until the new one is whole.
     workers : int, optional
         Tasks at a time, with ``out`` only.
     scheduler : {"threads", "processes"}, address or distributed.Client, optional
-        Who computes, with ``out`` only. Default: the active Dask cluster if there is one, else threads.
-        Workers on other machines must see this machine's temporary folder, where they find the model.
+        Who computes, with ``out`` only. Default: the active Dask cluster if there is one, else threads. The
+        model is handed to a cluster's workers; `out` and the cube must lie where they can be reached.
     progress : bool, optional
         Whether to draw a bar while writing. Default: where standard error is a terminal.
+    preview : path, optional
+        Picture (.png) of the map, refreshed while it is written, with ``out`` only.
 
     Returns
     -------
     xarray.Dataset
-        On the cube's grid: ``class (y, x)`` uint8 class index with the class table in its attributes,
-        ``probability (category, y, x)``, ``entropy (y, x)`` and ``margin (y, x)`` uint8 with ``scale_factor``
-        1/250. 255 is nodata: pixels without any observation. Lazy without ``out``, else the opened store.
+        On the cube's grid: ``class (y, x)`` uint8 class index with the class table in its attributes;
+        ``probability`` and ``fractions (category, y, x)``, ``entropy (y, x)`` and ``margin (y, x)`` uint8
+        with ``scale_factor`` 1/250, nodata 255; ``value`` and ``spread`` ``(y, x)``, or ``(band, y, x)`` of
+        several, float32, nodata NaN. Nodata are pixels without any observation, and those of which the model
+        gives nothing finite. Lazy without ``out``, else the opened store.
 
     Raises
     ------
@@ -74,49 +103,106 @@ def predict(  # noqa: PLR0913
     CubeError
         If the dataset is no cube.
     OptionError
-        For an unknown output, a bad tile, or writing options without ``out``.
+        For an unknown output, a bad tile, or options that do not fit the model or each other.
     StoreError
         If ``out`` cannot be written, or holds something else.
     PredictionError
         While computing, if a block fails; names the block.
     """
-    _check_options(outputs, out=out, tile=tile, workers=workers, scheduler=scheduler)
+    _check_options(out, tile=tile, passes=passes, turning=turning, workers=workers, scheduler=scheduler)
+    if out is None and preview is not None:
+        raise OptionError(f"preview={str(preview)!r} is drawn while a map is written: give out=.")
     check_cube(cube)
-    if not hasattr(model, "select"):
-        raise OptionError(f"model is {model!r}, expected a Model: load it with cubekit.load_model.")
-    selected = model.select(cube)
-    prediction = _lazy(model, selected, tuple(outputs), tile)
+    job = job_of(model, cube, outputs, passes=passes, turning=turning)
+    side = job.side(tile)
+    prediction = _lazy(job, side)
     if out is None:
         return prediction
+    from cubekit.prediction.follow import Follower
     from cubekit.store.write import write
 
-    layout = _layout(selected[MAIN], tile)
-    return write(
-        prediction,
-        out,
-        layout=layout,
-        overwrite=overwrite,
-        scheduler=scheduler,
-        workers=workers,
-        progress=progress,
-    )
+    chunks = prediction[job.rule.outputs[0]].chunks or ()
+    cost = cost_of(job.cube, chunks[-2:], job.rule, workers=workers)
+    _LOG.info("predict: %s", cost)
+    with shared_with(scheduler, job.rule.models) as who:
+        return write(
+            prediction,
+            out,
+            layout=_layout(job, side),
+            overwrite=overwrite,
+            scheduler=who,
+            workers=workers,
+            progress=False,
+            watch=Follower(prediction, tile=max(cost.side), progress=progress, preview=preview),
+        )
+
+
+def plan_prediction(
+    model: Any,
+    cube: xr.Dataset,
+    *,
+    outputs: Sequence[Output] | None = None,
+    tile: int | None = None,
+    passes: int = 0,
+    turning: Turning = "none",
+    workers: int | None = None,
+) -> PredictionCost:
+    """Count what a prediction takes, before it begins.
+
+    Parameters
+    ----------
+    model : cubekit.training.bundle.Model, or a sequence of them
+        As for `predict`.
+    cube : xarray.Dataset
+        As for `predict`.
+    outputs : sequence of str, optional
+        As for `predict`.
+    tile : int, optional
+        As for `predict`.
+    passes : int, optional
+        As for `predict`.
+    turning : {"none", "flips", "rotations"}, optional
+        As for `predict`.
+    workers : int, optional
+        Tasks at a time on this machine. Default: one for each core.
+
+    Returns
+    -------
+    PredictionCost
+        Tiles, margin, how much more the network computes because of it, and peak memory, which does not
+        depend on the size of the scene; ``print`` shows them.
+
+    Raises
+    ------
+    ModelMismatchError
+        If the cube does not fit the model.
+    CubeError
+        If the dataset is no cube.
+    OptionError
+        For options that do not fit.
+    """
+    _check_options(None, tile=tile, passes=passes, turning=turning, workers=None, scheduler=None)
+    check_cube(cube)
+    job = job_of(model, cube, outputs, passes=passes, turning=turning)
+    chunks = next(iter(_lazy(job, job.side(tile)).data_vars.values())).chunks or ()
+    return cost_of(job.cube, chunks[-2:], job.rule, workers=workers)
 
 
 def _check_options(
-    outputs: Sequence[str],
-    *,
     out: str | PathLike[str] | None,
+    *,
     tile: int | None,
+    passes: int,
+    turning: str,
     workers: int | None,
     scheduler: "str | Client | None",
 ) -> None:
     """Raise for options that cannot be meant."""
-    if isinstance(outputs, str) or not outputs or len(set(outputs)) != len(outputs):
-        raise OptionError(f"outputs={outputs!r}: give a sequence of different names, such as ('class',).")
-    for output in outputs:
-        check_option("outputs", output, get_args(Output))
     if tile is not None and tile < 1:
         raise OptionError(f"tile={tile!r}: a tile has at least one pixel a side.")
+    if passes < 0:
+        raise OptionError(f"passes={passes!r}: give a number of networks to draw, or 0.")
+    check_option("turning", turning, get_args(Turning))
     if out is None and (workers is not None or scheduler is not None):
         raise OptionError(
             f"workers={workers!r}, scheduler={scheduler!r} apply while writing: give out=, "
@@ -124,34 +210,40 @@ def _check_options(
         )
 
 
-def _lazy(model: Any, cube: xr.Dataset, outputs: tuple[Output, ...], tile: int | None) -> xr.Dataset:
-    """Build the lazy prediction of a cube whose bands are the model's."""
-    table = model.card.classes
-    if len(table.names) not in range(2, NODATA):
-        raise OptionError(f"The model has {len(table.names)} classes; 2 to {NODATA - 1} fit into a byte.")
-    rule = BlockRule(ShippedModel(model), encoding_of(cube[MAIN]), outputs, len(table.names))
-    packed = _packed(cube[MAIN], rule, tile)
+def _lazy(job: Job, side: int | None) -> xr.Dataset:
+    """Build the lazy prediction."""
+    cube, rule = job.cube, job.rule
+    packed = _packed(cube[MAIN], rule, side) if rule.windows is None else _tiled(job, side or TILE)
     variables: dict[str, xr.Variable] = {}
     plane = 0
-    for output in outputs:
-        count = planes_of(output, rule.classes)
-        variables[output] = _variable(output, packed[plane : plane + count], table)
+    for output in rule.outputs:
+        count = planes_of(output, rule.count)
+        variables[output] = describe_layer(output, packed[plane : plane + count], job.table, job.units)
         plane += count
     coords: dict[str, Any] = {name: cube.coords[name] for name in ("y", "x") if name in cube.coords}
     grid_mapping = cube[MAIN].attrs.get(
         "grid_mapping", cube[MAIN].encoding.get("grid_mapping", "spatial_ref")
     )
     coords |= {name: cube.coords[name] for name in (grid_mapping,) if name in cube.coords}
-    if "probability" in outputs:
-        coords["category"] = xr.Variable("category", np.array(table.names, dtype=object))
-    prediction = xr.Dataset(variables, coords, attrs=_provenance(cube, rule.model.token))
-    for name in outputs:
+    for dim in {"category", "band"} & {dim for variable in variables.values() for dim in variable.dims}:
+        coords[dim] = xr.Variable(dim, np.array(job.names, dtype=object))
+    prediction = xr.Dataset(variables, coords, attrs=_provenance(cube, rule))
+    for name in rule.outputs:
         prediction[name].encoding["grid_mapping"] = grid_mapping
     return prediction
 
 
-def _packed(stored: xr.DataArray, rule: BlockRule, tile: int | None) -> da.Array:
-    """Return all outputs as one lazy uint8 array ``(plane, y, x)``: one task per spatial block.
+def _tiled(job: Job, side: int) -> da.Array:
+    """Return all layers of a model that looks around."""
+    sources = []
+    for variable in (job.cube[MAIN].transpose(*DIMS), *(job.cube[name] for name in job.ancillary)):
+        lazy = variable if variable.chunks else variable.chunk({"y": side, "x": side})
+        sources.append(lazy.data)
+    return patch_tiles(sources, side, job.rule)
+
+
+def _packed(stored: xr.DataArray, rule: Rule, tile: int | None) -> da.Array:
+    """Return all outputs as one lazy array ``(plane, y, x)``: one task per spatial block.
 
     All outputs of a block come from one task, because the forward pass is what costs. Time and band are
     joined inside the task, whatever their chunks.
@@ -171,8 +263,8 @@ def _packed(stored: xr.DataArray, rule: BlockRule, tile: int | None) -> da.Array
         new_axes={"p": rule.planes},
         concatenate=True,
         align_arrays=False,
-        dtype="uint8",
-        meta=np.empty((0, 0, 0), dtype="uint8"),
+        dtype=rule.dtype,
+        meta=np.empty((0, 0, 0), dtype=rule.dtype),
         token="predict",  # noqa: S106  (how the layer is called, no secret)
     )
     return blocks
@@ -184,48 +276,35 @@ def _own_chunks(stored: xr.DataArray, dim: str) -> tuple[int, ...]:
     return stored.chunksizes.get(dim) or tuple(min(TILE, size - start) for start in range(0, size, TILE))
 
 
-def _layout(stored: xr.DataArray, tile: int | None) -> dict[str, int | tuple[int, int]]:
+def _layout(job: Job, side: int | None) -> dict[str, int | tuple[int, int]]:
     """Return chunks and shards of the store: a shard is the unit of work, of sharing and of resuming."""
-    y, x = (objects(_own_chunks(stored, dim), tile) for dim in ("y", "x"))
-    return {"category": (1, -1), "y": y, "x": x}
+    stored = job.cube[MAIN]
+    if side is not None and job.rule.windows is not None:
+        y, x = (objects(_cut(stored.sizes[dim], side), side) for dim in ("y", "x"))
+    else:
+        y, x = (objects(_own_chunks(stored, dim), side) for dim in ("y", "x"))
+    return {"category": (1, -1), "band": (1, -1), "y": y, "x": x}
 
 
-def _variable(output: Output, planes: da.Array, table: Any) -> xr.Variable:
-    """Name and describe one output."""
-    nodata = {"_FillValue": np.uint8(NODATA)}
-    if output == "class":
-        meanings = " ".join(name.replace(" ", "_") for name in table.names)
-        attrs = nodata | {
-            "long_name": "predicted class",
-            "classes": list(table.names),
-            "colours": list(table.colours),
-            "codes": list(table.codes),
-            "flag_values": list(range(len(table.names))),
-            "flag_meanings": meanings,
-        }
-        return xr.Variable(("y", "x"), planes[0], attrs)
-    scaled = nodata | {"scale_factor": 1 / STEPS, "add_offset": 0.0, "long_name": _LONG_NAMES[output]}
-    if output == "probability":
-        return xr.Variable(("category", "y", "x"), planes, scaled)
-    return xr.Variable(("y", "x"), planes[0], scaled)
+def _cut(size: int, side: int) -> tuple[int, ...]:
+    return tuple(min(side, size - start) for start in range(0, size, side))
 
 
-_LONG_NAMES = {
-    "probability": "probability of each class",
-    "entropy": "Shannon entropy over its maximum (0 sure, 1 undecided)",
-    "margin": "probability of the best class minus that of the second",
-}
-
-
-def _provenance(cube: xr.Dataset, digest: str) -> dict[str, Any]:
+def _provenance(cube: xr.Dataset, rule: Rule) -> dict[str, Any]:
     """Say what the map was made from."""
     from cubekit import __version__
 
     kept = {key: cube.attrs[key] for key in ("title", "collection") if key in cube.attrs}
     time = cube.indexes["time"]
-    return kept | {
-        "model": digest,
-        "time_coverage_start": str(time[0].date()),
-        "time_coverage_end": str(time[-1].date()),
-        "software": f"cubekit {__version__}",
-    }
+    averaged = {"passes": rule.passes, "turning": rule.turning, "ensemble": len(rule.models)}
+    plain = {"passes": 0, "turning": "none", "ensemble": 1}
+    return (
+        kept
+        | {"model": rule.token}
+        | {key: value for key, value in averaged.items() if value != plain[key]}
+        | {
+            "time_coverage_start": str(time[0].date()),
+            "time_coverage_end": str(time[-1].date()),
+            "software": f"cubekit {__version__}",
+        }
+    )

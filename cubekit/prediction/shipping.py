@@ -3,61 +3,53 @@
 import atexit
 import hashlib
 import json
+import platform
 import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from dask.base import tokenize
 
-from cubekit.typing import FloatArray
-
-
-class SeriesModel(Protocol):
-    """What prediction asks of a model of pixel series; :class:`cubekit.training.bundle.Model` is one."""
-
-    def probabilities(self, x: FloatArray, /) -> FloatArray:
-        """Return class probabilities.
-
-        Parameters
-        ----------
-        x : numpy.ndarray
-            Physical series ``(n, t, c)``, NaN where there is no data.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``(n, classes)``.
-        """
+from cubekit.errors import BundleError, StoreError
 
 
 class ShippedModel:
     """A model that a Dask graph may hold: its token is the model's digest, its pickle the bundle's path.
 
-    Threads share the model itself. A process that receives a task loads the bundle once and keeps it. A model
-    that cannot be saved travels by value.
+    Threads share the model itself. A process that receives a task loads the bundle once and keeps it: from
+    what was handed to it (`receive`), or from the path. A model that cannot be saved travels by value.
 
     Parameters
     ----------
-    model : SeriesModel
+    model : SeriesModel or PatchModel
         Trained model. ``save(folder)`` is used where it has one.
     """
 
-    def __init__(self, model: SeriesModel) -> None:
-        self._model: SeriesModel | None = model
+    def __init__(self, model: Any) -> None:
+        self._model: Any = model
         self.token = model_digest(model)
         self._folder: str | None = None
 
-    def get(self) -> SeriesModel:
+    def get(self) -> Any:
         """Return the model, loading its bundle on first use in this process."""
         if self._model is None:
             self._model = _load(self.token, str(self._folder))
         return self._model
+
+    def files(self) -> dict[str, bytes] | None:
+        """Return the files of the bundle; None for a model that cannot be saved."""
+        if not hasattr(self._model, "save"):
+            return None
+        folder = Path(_saved(self.token, self._model))
+        return {
+            str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        }
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         return type(self).__name__, self.token
@@ -74,7 +66,7 @@ def model_digest(model: Any) -> str:
 
     Parameters
     ----------
-    model : SeriesModel
+    model : SeriesModel or PatchModel
         ``digest()`` where it has one; else its card's contract and its network's weights; else Dask's token.
 
     Returns
@@ -87,6 +79,9 @@ def model_digest(model: Any) -> str:
     if not (hasattr(model, "network") and hasattr(model, "card")):
         return str(tokenize(model))
     state = hashlib.sha256(json.dumps(model.card.contract(), sort_keys=True).encode())
+    for holder in (model, model.card):  # calibration changes what is predicted, not what was trained
+        if temperature := getattr(holder, "temperature", None):
+            state.update(f"temperature {float(temperature)!r}".encode())
     for name, values in sorted(model.network.state_dict().items()):
         state.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
         state.update(values.detach().cpu().contiguous().numpy().tobytes())
@@ -110,14 +105,92 @@ def _saved(token: str, model: Any) -> str:
     return _SAVED[token]
 
 
-@lru_cache(maxsize=2)
-def _load(token: str, folder: str) -> SeriesModel:
-    """Load a bundle once per process; the token keeps bundles at one path apart."""
-    del token
+_RECEIVED: dict[str, Mapping[str, bytes]] = {}
+"""Files of the bundles that this process was handed, by digest."""
+
+
+def receive(token: str, files: Mapping[str, bytes]) -> None:
+    """Keep the files of a bundle for the tasks of this process that will ask for it.
+
+    Parameters
+    ----------
+    token : str
+        Digest of the model.
+    files : mapping
+        Name in the bundle's folder to content.
+    """
+    _RECEIVED[token] = dict(files)
+
+
+@lru_cache(maxsize=4)
+def _load(token: str, folder: str) -> Any:
+    """Load a bundle once per process, onto its GPU where it has one."""
     from cubekit.training.bundle import load_model
 
-    model: SeriesModel = load_model(folder)
-    return model
+    if token in _RECEIVED:
+        with tempfile.TemporaryDirectory(prefix="cubekit-model-") as scratch:
+            for name, content in _RECEIVED[token].items():
+                path = Path(scratch, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            model = load_model(scratch)
+    elif Path(folder).is_dir():
+        model = load_model(folder)
+    else:
+        raise BundleError(
+            f"The model is not on host {platform.node()}: {folder} is no folder there. Give the cluster to "
+            "predict as scheduler=, or make its client the active one first; then the model is handed out."
+        )
+    torch: Any = sys.modules["torch"]
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+@contextmanager
+def shared_with(scheduler: Any, models: Sequence[ShippedModel]) -> Iterator[Any]:
+    """Hand models to the workers of a cluster, those that join later included, while the block runs.
+
+    Parameters
+    ----------
+    scheduler : None, "threads", "processes", address or distributed.Client
+        Who computes; None takes the active client, if there is one.
+    models : sequence of ShippedModel
+        What they need.
+
+    Yields
+    ------
+    None, str or distributed.Client
+        Who computes: an address has become a client.
+
+    Raises
+    ------
+    StoreError
+        If no scheduler answers at an address.
+    """
+    if (isinstance(scheduler, str) and "://" not in scheduler) or (
+        scheduler is None and "distributed" not in sys.modules
+    ):
+        yield scheduler
+        return
+    from distributed import Client, default_client
+
+    from cubekit.prediction.cluster import Bundles
+
+    own = isinstance(scheduler, str)
+    try:
+        client = Client(scheduler, set_as_default=False) if own else scheduler or default_client()  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        if scheduler is None:  # no client is active
+            yield None
+            return
+        raise StoreError(f"No Dask scheduler answers at {scheduler}: {error}. Is it running?") from error
+    files = {model.token: content for model in models if (content := model.files()) is not None}
+    plugin = Bundles(files)
+    client.register_plugin(plugin)
+    try:
+        yield client
+    finally:
+        if own:
+            client.close()
 
 
 class _TorchThreads:

@@ -1,12 +1,13 @@
 """Write a cube so that it survives: region by region, resumable, verified, marked complete last."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from warnings import warn
 
 import numcodecs
@@ -27,6 +28,7 @@ from cubekit.store.open import open_store
 from cubekit.store.place import beside, local, look, replace_store, settle
 from cubekit.store.plan import FORMAT, PLAN, difference, digest_of, plan_of
 from cubekit.store.regions import (
+    Region,
     all_regions,
     computations,
     region_bytes,
@@ -40,12 +42,17 @@ from cubekit.typing import StrPath
 if TYPE_CHECKING:
     from distributed import Client
 
+Watch: TypeAlias = Callable[
+    [Any, Sequence[Region], Sequence[Region]], AbstractContextManager[Callable[[Region], None]]
+]
+"""Somebody who follows what is written; see `write`."""
+
 _REPORTED = 12
 _TOO_OFTEN = 2.0
 _AGAIN = "Run write again: it does what is missing."
 
 
-def write(
+def write(  # noqa: PLR0913
     cube: xr.Dataset,
     path: StrPath,
     *,
@@ -55,6 +62,7 @@ def write(
     workers: int | None = None,
     progress: bool | None = None,
     source: str | None = None,
+    watch: Watch | None = None,
 ) -> xr.Dataset:
     """Write a cube to a Zarr store; run it again after a crash and it goes on where it stopped.
 
@@ -85,6 +93,9 @@ def write(
     source : str, optional
         Name of the computation behind the lazy variables. Default: Dask's tokens, which must be the same in
         the next run for it to be continued; give a name where a function or object makes them random.
+    watch : callable, optional
+        Called with the Zarr store, all regions and those to be written; gives a context, which gives a
+        function that is called with each region that has become safe.
 
     Returns
     -------
@@ -106,7 +117,7 @@ def write(
         documents = skeleton(cube, plan)
         job = _Job(cube=cube, layout=plan, documents=documents, plan=plan_of(cube, plan, documents, source))
         try:
-            _put(job, folder, lock, _Hands(scheduler, workers, progress), overwrite=overwrite)
+            _put(job, folder, lock, _Hands(scheduler, workers, progress, watch), overwrite=overwrite)
         except CubekitError:
             raise
         except OSError as error:
@@ -140,6 +151,7 @@ class _Hands(NamedTuple):
     scheduler: Any
     workers: int | None
     progress: bool | None
+    watch: Watch | None
 
 
 def _target(folder: Path, job: _Job, *, overwrite: bool) -> Path | None:
@@ -174,6 +186,7 @@ def _build(job: _Job, objects: Objects, lock: Lock, hands: _Hands) -> None:
     with (
         bar("write", share * len(regions), unit="MB", enabled=hands.progress) as advance,
         crew(hands.scheduler, hands.workers, fitting) as workers,
+        (hands.watch or _nobody)(objects.store, regions, todo) as noticed,
     ):
         advance(share * (len(regions) - len(todo)))
         for region, digests in run(
@@ -182,8 +195,18 @@ def _build(job: _Job, objects: Objects, lock: Lock, hands: _Hands) -> None:
             lock.check()
             ledger.add(str(region), digests)
             advance(share)
+            noticed(region)
     lock.check()
     _finish(objects, job, ledger, fixed)
+
+
+@contextmanager
+def _nobody(
+    store: Any, regions: Sequence[Region], todo: Sequence[Region]
+) -> Iterator[Callable[[Region], None]]:
+    """Follow nothing."""
+    del store, regions, todo
+    yield lambda region: None  # noqa: ARG005
 
 
 def _lay_out(objects: Objects, job: _Job) -> dict[str, Digest]:

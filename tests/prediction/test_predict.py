@@ -21,7 +21,7 @@ from odc.geo.xr import xr_coords
 
 from cubekit.cube.contract import Encoding, geobox_of, to_physical
 from cubekit.errors import CubeError, ModelMismatchError, OptionError, PredictionError, StoreError
-from cubekit.prediction.block import Output
+from cubekit.prediction.outputs import Output
 from cubekit.prediction.predict import predict
 from cubekit.typing import Array, FloatArray
 

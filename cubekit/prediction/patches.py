@@ -1,0 +1,178 @@
+"""Tiles of a scene with a model that looks around: one Dask task per tile, which reads a margin too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+
+from cubekit.errors import PredictionError
+from cubekit.prediction.block import empty_planes, observed, packed_of, physical_series
+from cubekit.prediction.rule import Rule
+from cubekit.prediction.shipping import one_torch_thread
+from cubekit.prediction.windows import Tile, Windows, predict_tile
+from cubekit.typing import Array, BoolArray, FloatArray
+
+
+@dataclass(frozen=True)
+class Order:
+    """One tile, and where in the scene the pieces that it is handed lie."""
+
+    tile: Tile
+    where: tuple[int, int]
+    rows: slice
+    columns: slice
+    origins: tuple[tuple[tuple[int, ...], ...], ...]
+    """For each source, the first index of each piece along each of its dimensions."""
+
+
+def predict_patches(pieces: Sequence[Sequence[Array]], order: Order, rule: Rule) -> Array:
+    """Predict one tile.
+
+    Parameters
+    ----------
+    pieces : sequence of sequence of numpy.ndarray
+        For each source (the cube's numbers ``(time, band, y, x)``, then ancillary ones ``(…, y, x)``) the
+        blocks of it that the tile needs.
+    order : Order
+        Which tile, and where the pieces lie.
+    rule : Rule
+        Models, codings, layers and windows.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(plane, y, x)``; nodata where no value of the pixel is data or the model gave nothing finite.
+
+    Raises
+    ------
+    PredictionError
+        If the model fails or returns another shape; names the tile.
+    """
+    sources = [_assembled(part, origins, order) for part, origins in zip(pieces, order.origins, strict=True)]
+    seen = observed(sources[0], rule.codings[0])
+    rows, columns = order.tile.rows, order.tile.columns
+    shape = (rows[1] - rows[0], columns[1] - columns[0])
+    inside = (
+        slice(rows[0] - order.rows.start, rows[1] - order.rows.start),
+        slice(columns[0] - order.columns.start, columns[1] - order.columns.start),
+    )
+    reader = _Reader(sources, seen, order, rule)
+    try:
+        with one_torch_thread():
+            values = predict_tile(rule.forward(), reader, reader.windows, order.tile)
+        if values is not None and len(values) not in {rule.count, 2 * rule.count}:
+            raise PredictionError(f"the model returned {len(values)} values a pixel, expected {rule.count}")  # noqa: TRY301
+    except Exception as error:
+        raise PredictionError(
+            f"Block {order.where}, rows {rows[0]}:{rows[1]}, columns {columns[0]}:{columns[1]}, could not be "
+            f"predicted: {type(error).__name__}: {error}"
+        ) from error
+    if values is None:
+        return empty_planes(rule, shape[0] * shape[1]).reshape(-1, *shape)
+    values[:, ~seen[inside]] = np.nan
+    return packed_of(values.reshape(len(values), -1), rule).reshape(-1, *shape)
+
+
+class _Reader:
+    """Gives the windows of a tile as physical numbers; None for windows without anything to predict."""
+
+    def __init__(self, sources: list[Array], seen: BoolArray, order: Order, rule: Rule) -> None:
+        if rule.windows is None:
+            raise PredictionError("the rule has no windows")
+        self.windows: Windows = rule.windows
+        self._sources, self._seen, self._order, self._rule = sources, seen, order, rule
+
+    def __call__(self, rows: slice, columns: slice) -> list[FloatArray] | None:
+        down = slice(rows.start - self._order.rows.start, rows.stop - self._order.rows.start)
+        across = slice(columns.start - self._order.columns.start, columns.stop - self._order.columns.start)
+        if not self._seen[down, across].any():
+            return None
+        return [
+            physical_series(source[..., down, across], coding)[0]
+            for source, coding in zip(self._sources, self._rule.codings, strict=True)
+        ]
+
+
+def _assembled(pieces: Sequence[Array], origins: tuple[tuple[int, ...], ...], order: Order) -> Array:
+    """Put the parts of the pieces that a tile needs side by side."""
+    lead = tuple(
+        max(origin[axis] + piece.shape[axis] for piece, origin in zip(pieces, origins, strict=True))
+        for axis in range(pieces[0].ndim - 2)
+    )
+    size = (order.rows.stop - order.rows.start, order.columns.stop - order.columns.start)
+    whole = np.empty((*lead, *size), pieces[0].dtype)
+    for piece, origin in zip(pieces, origins, strict=True):
+        target: list[slice] = []
+        source: list[Any] = [Ellipsis]
+        for axis, wanted in ((-2, order.rows), (-1, order.columns)):
+            first = max(wanted.start, origin[axis])
+            last = min(wanted.stop, origin[axis] + piece.shape[axis])
+            target.append(slice(first - wanted.start, last - wanted.start))
+            source.append(slice(first - origin[axis], last - origin[axis]))
+        front = tuple(
+            slice(begin, begin + count) for begin, count in zip(origin[:-2], piece.shape[:-2], strict=True)
+        )
+        whole[(*front, *target)] = piece[tuple(source)]
+    return whole
+
+
+def patch_tiles(sources: list[da.Array], side: int, rule: Rule) -> da.Array:
+    """Return all layers of a scene as one lazy array.
+
+    Parameters
+    ----------
+    sources : list of dask.array.Array
+        The cube's numbers ``(time, band, y, x)``, then ancillary ones ``(…, y, x)``, on one grid.
+    side : int
+        Pixels a side of a tile, a multiple of the windows' step.
+    rule : Rule
+        With windows.
+
+    Returns
+    -------
+    dask.array.Array
+        ``(plane, y, x)``, a chunk a tile. Each task depends on the blocks around its tile and on no other.
+
+    Raises
+    ------
+    PredictionError
+        If the rule has no windows.
+    """
+    if rule.windows is None:
+        raise PredictionError("the rule has no windows")
+    height, width = sources[0].shape[-2:]
+    spans = [[(first, min(first + side, size)) for first in range(0, size, side)] for size in (height, width)]
+    name = "predict-" + tokenize([source.name for source in sources], side, rule)
+    layer: dict[Any, Any] = {}
+    for (i, rows), (j, columns) in product(enumerate(spans[0]), enumerate(spans[1])):
+        down, across = rule.windows.needed(*rows, height), rule.windows.needed(*columns, width)
+        keys, origins = zip(*[_pieces(source, down, across) for source in sources], strict=True)
+        order = Order(Tile(rows, columns, (height, width)), (i, j), down, across, tuple(origins))
+        layer[name, 0, i, j] = (predict_patches, [list(part) for part in keys], order, rule)
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=sources)  # type: ignore[arg-type]
+    chunks = ((rule.planes,), *(tuple(last - first for first, last in axis) for axis in spans))
+    return da.Array(graph, name, chunks, dtype=rule.dtype)  # type: ignore[no-untyped-call]
+
+
+def _pieces(source: da.Array, rows: slice, columns: slice) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:
+    """Return keys and first indices of the blocks of an array that a window touches."""
+    axes = []
+    for axis, lengths in enumerate(source.chunks):
+        ends = np.cumsum(lengths).tolist()
+        starts = [0, *ends[:-1]]
+        wanted = {source.ndim - 2: rows, source.ndim - 1: columns}.get(axis, slice(0, ends[-1]))
+        axes.append(
+            [
+                (number, first)
+                for number, (first, last) in enumerate(zip(starts, ends, strict=True))
+                if first < wanted.stop and last > wanted.start
+            ]
+        )
+    boxes = list(product(*axes))
+    keys = [(source.name, *(number for number, _ in box)) for box in boxes]
+    return keys, tuple(tuple(first for _, first in box) for box in boxes)
