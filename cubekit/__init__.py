@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cubekit.exports.export import export
     from cubekit.grids import grid
     from cubekit.labels import load_fractions, load_labels
-    from cubekit.labels import load_labels
     from cubekit.look.coverage import coverage_calendar
     from cubekit.look.pictures import quicklook, time_strip
     from cubekit.look.point import point_series
@@ -65,7 +64,6 @@ _load, _, _ = lazy_loader.attach(
         "exports.export": ["export"],
         "grids": ["grid"],
         "labels": ["load_fractions", "load_labels"],
-        "labels": ["load_labels"],
         "look.coverage": ["coverage_calendar"],
         "look.pictures": ["quicklook", "time_strip"],
         "look.point": ["point_series"],
@@ -108,8 +106,8 @@ __all__ = [
     "open_cube",
     "open_items",
     "plan",
-    "point_series",
     "plan_prediction",
+    "point_series",
     "predict",
     "quicklook",
     "read_series",
