@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cubekit.prediction.forward import forward_of
 from cubekit.prediction.outputs import Kind
-from cubekit.tasks.classify import SeriesClassifier
+from cubekit.tasks.classify import Classifier
 from cubekit.tasks.series import SeriesInput
 from cubekit.typing import FloatArray
 
@@ -215,11 +215,13 @@ def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[[FloatAr
     """Return what predicts series with a model."""
     if drawn:
         inputs = SeriesInput(model.card.dates(), model.card.normalisation)
-        classifier = SeriesClassifier(inputs, model.network).eval()
+        heat = getattr(model.card, "temperature", 1.0)
+        classifier = Classifier(inputs, model.network, temperature=heat).eval()
 
         def forward(x: FloatArray) -> FloatArray:
             with torch.inference_mode():
-                result: FloatArray = classifier.probabilities(torch.from_numpy(x)).numpy()
+                found = classifier.outputs({"x": torch.from_numpy(x)})
+                result: FloatArray = found["probabilities"].numpy()
             return result
 
         return forward
