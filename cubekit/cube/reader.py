@@ -32,6 +32,7 @@ from cubekit.cube.resample import (
 from cubekit.errors import CubekitError, MetadataMismatchError, SourceError
 from cubekit.security import redact
 from cubekit.sources import hdf
+from cubekit.typing import Array
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +83,9 @@ _SUFFIXES = {
     ".png": "image/png",
 }
 _ANY = ("GTiff", "JP2OpenJPEG")  # formats that open no other file, and let threads read
-_MARGIN = {"nearest": 0, "bilinear": 1}
+MARGINS = {"nearest": 0, "bilinear": 1}
+"""Source pixels that our own kernels look at beyond the place of a pixel."""
+
 _RADIUS = 3  # of the widest kernel that GDAL is asked for, in source pixels at scale 1
 
 T = TypeVar("T")
@@ -198,7 +201,7 @@ def read_onto(
         When type, CRS, size, position or nodata of the file differ from what the item says.
     """
     where = positions(source.form.geobox, target)
-    margin = _MARGIN[resampling] if resampling in _MARGIN else _kernel_margin(source.form.geobox, target)
+    margin = MARGINS[resampling] if resampling in MARGINS else kernel_margin(source.form.geobox, target)
     window = window_of(where, source.form.geobox.shape.yx, margin)
     if window is None:
         return Pixels(np.zeros(target.shape, source.form.dtype), np.zeros(target.shape, bool))
@@ -215,8 +218,19 @@ def read_onto(
     return warp(pixels, part, target, resampling)
 
 
-def _kernel_margin(source: GeoBox, target: GeoBox) -> int:
-    """Return how far kernels of GDAL reach, in source pixels, when one target pixel covers many of them."""
+def kernel_margin(source: GeoBox, target: GeoBox) -> int:
+    """Return how far kernels of GDAL reach when one target pixel covers many of the source.
+
+    Parameters
+    ----------
+    source, target : odc.geo.geobox.GeoBox
+        Grid of the file, and the block.
+
+    Returns
+    -------
+    int
+        In source pixels.
+    """
     middle = target[
         target.shape.y // 2 : target.shape.y // 2 + 1, target.shape.x // 2 : target.shape.x // 2 + 1
     ]
@@ -265,18 +279,44 @@ def read_window(source: Source, window: Window) -> Pixels:
     SourceError, MetadataMismatchError
         As :func:`read_onto`.
     """
+    values, nodata = read_values(source, window)
+    return Pixels(values, valid_in(values, nodata))
 
-    def read(file: DatasetReader) -> Pixels:
+
+def read_values(source: Source, window: Window) -> tuple[Array, float | None]:
+    """Read a window of one band, after the file has been checked.
+
+    Parameters
+    ----------
+    source : Source
+        What to read and what to expect.
+    window : Window
+        Rows and columns of the source.
+
+    Returns
+    -------
+    tuple
+        Stored numbers in the dtype of the source, and which of them means "no data", if any does.
+
+    Raises
+    ------
+    SourceError, MetadataMismatchError
+        As :func:`read_onto`.
+    """
+
+    def read(file: DatasetReader) -> tuple[Array, float | None]:
         _check(source, file)
-        values = file.read(
-            source.form.band, window=((window.top, window.bottom), (window.left, window.right))
-        )
+        part = ((window.top, window.bottom), (window.left, window.right))
+        values = file.read(source.form.band, window=part)
         nodata = source.form.nodata
-        return Pixels(
-            values, valid_in(values, file.nodatavals[source.form.band - 1] if nodata is None else nodata)
-        )
+        return values, file.nodatavals[source.form.band - 1] if nodata is None else nodata
 
     return with_file(source, read)
+
+
+def is_remote(href: str) -> bool:
+    """Tell whether an address leads over a network."""
+    return "://" in href and not href.startswith("file://")
 
 
 def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
@@ -300,7 +340,7 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
         When every try fails.
     """
     start = time.monotonic()
-    remote = "://" in source.href and not source.href.startswith("file://")
+    remote = is_remote(source.href)
     failure = ""
     for attempt in range(MAX_TRIES):
         name = ""

@@ -219,6 +219,24 @@ def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window |
     return Window(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
 
 
+def covered(where: Positions, shape: tuple[int, int]) -> BoolArray:
+    """Tell which positions fall into a source.
+
+    Parameters
+    ----------
+    where : Positions
+        From :func:`positions`.
+    shape : tuple of int
+        Rows and columns of the source.
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        Shape (y, x).
+    """
+    return np.asarray(index_of(where.rows, 0, shape[0])[1] & index_of(where.cols, 0, shape[1])[1])
+
+
 def sample_nearest(pixels: Pixels, window: Window, where: Positions) -> Pixels:
     """Take the pixel that each position falls into.
 
@@ -236,8 +254,8 @@ def sample_nearest(pixels: Pixels, window: Window, where: Positions) -> Pixels:
     Pixels
         Shape of the positions, dtype of the source.
     """
-    rows, rows_in = _index(where.rows, window.top, window.bottom)
-    cols, cols_in = _index(where.cols, window.left, window.right)
+    rows, rows_in = index_of(where.rows, window.top, window.bottom)
+    cols, cols_in = index_of(where.cols, window.left, window.right)
     if rows.shape == cols.shape:
         inside = rows_in & cols_in
         return Pixels(pixels.values[rows, cols], pixels.valid[rows, cols] & inside)
@@ -257,8 +275,21 @@ def _outer(values: Array, rows: IntArray, cols: IntArray) -> Array:
     return values
 
 
-def _index(values: FloatArray, start: int, stop: int) -> tuple[IntArray, BoolArray]:
-    """Turn places into pixel numbers of a window, and tell which lie inside."""
+def index_of(values: FloatArray, start: int, stop: int) -> tuple[IntArray, BoolArray]:
+    """Turn places into pixel numbers of a window, and tell which lie inside.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Rows or columns of the source.
+    start, stop : int
+        Ends of the window.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Numbers from the start of the window, 0 outside of it; and which lie inside.
+    """
     with np.errstate(invalid="ignore"):
         index = np.floor(values + _SNAP)
         # The last edge belongs to the last pixel, as the first does to the first.
