@@ -18,12 +18,12 @@ def valid_in(values: Array, nodata: float | None) -> BoolArray:
         if nodata is not None and not np.isnan(nodata):
             valid &= values != values.dtype.type(nodata)
         return valid
-    if nodata is None or not _fits(nodata, values.dtype):
+    if nodata is None or not fits(nodata, values.dtype):
         return np.ones(values.shape, bool)
     return np.asarray(values != values.dtype.type(nodata))
 
 
-def _fits(nodata: float, dtype: "np.dtype[Any]") -> bool:
+def fits(nodata: float, dtype: "np.dtype[Any]") -> bool:
     """Tell whether an integer type can hold a number; some files state NaN or -9999 for unsigned bytes."""
     limits = np.iinfo(dtype)
     return bool(limits.min <= nodata <= limits.max) and float(nodata).is_integer()
@@ -82,7 +82,7 @@ def off_nodata(values: Array, nodata: float | None) -> Array:
     numpy.ndarray
         Same shape and dtype.
     """
-    if nodata is None or values.dtype.kind == "f" or not _fits(nodata, values.dtype):
+    if nodata is None or values.dtype.kind == "f" or not fits(nodata, values.dtype):
         return values
     fill = int(nodata)
     beside = fill - 1 if fill == np.iinfo(values.dtype).max else fill + 1
