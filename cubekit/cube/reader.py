@@ -1,12 +1,13 @@
 """Read one asset onto a grid: signed when it is read, checked against its metadata, retried, bounded."""
 
+import atexit
 import logging
 import os
 import random
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -18,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
+from cubekit.cube.handles import Handles, Lent
 from cubekit.cube.kernels import valid_in
 from cubekit.cube.resample import (
     Pixels,
@@ -87,6 +89,9 @@ MARGINS = {"nearest": 0, "bilinear": 1}
 """Source pixels that our own kernels look at beyond the place of a pixel."""
 
 _RADIUS = 3  # of the widest kernel that GDAL is asked for, in source pixels at scale 1
+
+_HANDLES = Handles()
+atexit.register(_HANDLES.clear)
 
 T = TypeVar("T")
 
@@ -304,14 +309,17 @@ def read_values(source: Source, window: Window) -> tuple[Array, float | None]:
         As :func:`read_onto`.
     """
 
-    def read(file: DatasetReader) -> tuple[Array, float | None]:
-        _check(source, file)
+    def read(lent: Lent) -> tuple[Array, float | None]:
+        file = lent.file
+        if lent.checked is not source.form:
+            _check(source, file)
+            lent.checked = source.form
         part = ((window.top, window.bottom), (window.left, window.right))
         values = file.read(source.form.band, window=part)
         nodata = source.form.nodata
         return values, file.nodatavals[source.form.band - 1] if nodata is None else nodata
 
-    return with_file(source, read)
+    return _with_lent(source, read)
 
 
 def is_remote(href: str) -> bool:
@@ -339,6 +347,10 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
     SourceError
         When every try fails.
     """
+    return _with_lent(source, lambda lent: use(lent.file))
+
+
+def _with_lent(source: Source, use: Callable[[Lent], T]) -> T:
     start = time.monotonic()
     remote = is_remote(source.href)
     failure = ""
@@ -346,8 +358,8 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
         name = ""
         try:
             name = _gdal_name(source, fresh=_refused(failure))
-            with hdf.alone(source.form.drivers), rasterio.Env(**_settings()), _open(name, source) as file:
-                return use(file)
+            with hdf.alone(source.form.drivers), rasterio.Env(**_settings()), _lent(name, source) as lent:
+                return use(lent)
         except CubekitError:
             raise
         except (RasterioError, OSError, ValueError) as error:
@@ -360,6 +372,15 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
         _log.warning("%s: %s Try %d of %d.", source.label, failure, attempt + 2, MAX_TRIES)
         time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
     raise SourceError(f"Cannot read {source.label}: {failure} {_next_step(failure, remote=remote)}")
+
+
+def _lent(name: str, source: Source) -> AbstractContextManager[Lent]:
+    """Lend the open file; what is known of it carries no signature."""
+    form = source.form
+    key = (source.href, source.signer or "", form.variable or "", *form.drivers)
+    path = "" if is_remote(source.href) else source.href.removeprefix("file://")
+    keep = hdf.DRIVERS.isdisjoint(form.drivers)
+    return _HANDLES.borrow(key, path, lambda: _open(name, source), keep=keep)
 
 
 def _open(name: str, source: Source) -> DatasetReader:
