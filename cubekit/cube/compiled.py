@@ -78,9 +78,7 @@ def bilinear_axes(values, places, numbers, hidden, hides, out, status):  # type:
                 continue
             if np.int64(near[near_cols[x]]) == numbers[0]:
                 continue
-            value = _weigh(
-                values, numbers, r0, r1, before[x], behind[x], up, down, lefts[x], rights[x]
-            )
+            value = _weigh(values, numbers, r0, r1, before[x], behind[x], up, down, lefts[x], rights[x])
             _put(value, numbers, y, x, out, status, True)
 
 

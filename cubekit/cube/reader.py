@@ -20,7 +20,9 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from cubekit.cube.handles import Handles, Lent
+from cubekit.cube.http import usable
 from cubekit.cube.kernels import valid_in
+from cubekit.cube.remote import Files
 from cubekit.cube.resample import (
     Pixels,
     Window,
@@ -31,6 +33,7 @@ from cubekit.cube.resample import (
     warp,
     window_of,
 )
+from cubekit.cube.tiff import UnusualTiffError
 from cubekit.errors import CubekitError, MetadataMismatchError, SourceError
 from cubekit.security import redact
 from cubekit.sources import hdf
@@ -55,6 +58,9 @@ MAX_TRIES = 4
 
 MAX_SECONDS = 180.0
 """No try starts later than this after the first."""
+
+MAX_WAIT = 60.0
+"""Longest wait before a try, whatever a server asks for."""
 
 MAX_WINDOW = 64 * 2**20
 """Source pixels read at once; larger blocks are read in parts."""
@@ -93,7 +99,10 @@ _RADIUS = 3  # of the widest kernel that GDAL is asked for, in source pixels at 
 _HANDLES = Handles()
 atexit.register(_HANDLES.clear)
 
+_FILES = Files()
+
 T = TypeVar("T")
+_Values = tuple[Array, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +297,7 @@ def read_window(source: Source, window: Window) -> Pixels:
     return Pixels(values, valid_in(values, nodata))
 
 
-def read_values(source: Source, window: Window) -> tuple[Array, float | None]:
+def read_values(source: Source, window: Window) -> _Values:
     """Read a window of one band, after the file has been checked.
 
     Parameters
@@ -309,17 +318,27 @@ def read_values(source: Source, window: Window) -> tuple[Array, float | None]:
         As :func:`read_onto`.
     """
 
-    def read(lent: Lent) -> tuple[Array, float | None]:
-        file = lent.file
-        if lent.checked is not source.form:
-            _check(source, file)
-            lent.checked = source.form
-        part = ((window.top, window.bottom), (window.left, window.right))
-        values = file.read(source.form.band, window=part)
-        nodata = source.form.nodata
-        return values, file.nodatavals[source.form.band - 1] if nodata is None else nodata
+    if _by_ranges(source):
+        with suppress(UnusualTiffError):  # GDAL may know what to make of it
+            return _tries(
+                source,
+                lambda href: _read_ranges(source, window, href),
+                lambda _: _FILES.forget(_key(source)),
+            )
+    return _with_lent(source, lambda lent: _read_lent(source, window, lent))
 
-    return _with_lent(source, read)
+
+def _read_lent(source: Source, window: Window, lent: Lent) -> _Values:
+    if lent.checked is not source.form:
+        _check(source, lent.file)
+        lent.checked = source.form
+    return _read_part(source, window, lent.file)
+
+
+def _read_part(source: Source, window: Window, file: DatasetReader) -> _Values:
+    part = ((window.top, window.bottom), (window.left, window.right))
+    values, nodata = file.read(source.form.band, window=part), source.form.nodata
+    return values, file.nodatavals[source.form.band - 1] if nodata is None else nodata
 
 
 def is_remote(href: str) -> bool:
@@ -351,26 +370,54 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
 
 
 def _with_lent(source: Source, use: Callable[[Lent], T]) -> T:
+    def once(href: str) -> T:
+        name = _gdal_name(source, href)
+        with hdf.alone(source.form.drivers), rasterio.Env(**_settings()), _lent(name, source) as lent:
+            return use(lent)
+
+    return _tries(source, once, lambda href: _forget(_gdal_name(source, href), source))
+
+
+def _by_ranges(source: Source) -> bool:
+    """Tell whether our own client reads a file, rather than GDAL's."""
+    return source.href.startswith(("http://", "https://")) and "GTiff" in source.form.drivers and usable()
+
+
+def _read_ranges(source: Source, window: Window, href: str) -> _Values:
+    form = source.form
+    with (
+        rasterio.Env(**_settings()),
+        _FILES.open(_key(source), href, window, form.band, lambda data: _check(source, data), form) as data,
+    ):
+        return _read_part(source, window, data)
+
+
+def _key(source: Source) -> tuple[str, str]:
+    return source.href, source.signer or ""
+
+
+def _tries(source: Source, once: Callable[[str], T], forget: Callable[[str], None]) -> T:
+    """Do something with the signed address, again after failures that may pass."""
     start = time.monotonic()
     remote = is_remote(source.href)
     failure = ""
     for attempt in range(MAX_TRIES):
-        name = ""
+        href, wait = "", 0.0
         try:
-            name = _gdal_name(source, fresh=_refused(failure))
-            with hdf.alone(source.form.drivers), rasterio.Env(**_settings()), _lent(name, source) as lent:
-                return use(lent)
-        except CubekitError:
+            href = _signed(source, fresh=_refused(failure))
+            return once(href)
+        except (CubekitError, UnusualTiffError):
             raise
         except (RasterioError, OSError, ValueError) as error:
-            failure = _explain(error, name, source.href)
+            failure, wait = _explain(error, href, source.href), getattr(error, "wait", 0.0)
         # Outside the handler, so that no traceback carries the signed address along.
         last = attempt + 1 == MAX_TRIES or time.monotonic() - start > MAX_SECONDS
         if last or not remote or not _may_pass(failure, attempt):
             break
-        _forget(name, source)
+        forget(href)
         _log.warning("%s: %s Try %d of %d.", source.label, failure, attempt + 2, MAX_TRIES)
-        time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
+        pause = 0.5 * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311  (jitter, not a secret)
+        time.sleep(max(pause, min(wait, MAX_WAIT)))
     raise SourceError(f"Cannot read {source.label}: {failure} {_next_step(failure, remote=remote)}")
 
 
@@ -392,8 +439,8 @@ def _settings() -> dict[str, str]:
     return {key: value for key, value in GDAL_SETTINGS.items() if key not in os.environ}
 
 
-def _gdal_name(source: Source, *, fresh: bool) -> str:
-    """Return what to hand to GDAL: signed, and naming the variable."""
+def _signed(source: Source, *, fresh: bool) -> str:
+    """Return the address that can be read now."""
     href = source.href
     if href.lower().startswith(("/vsi", "<")):
         raise SourceError(f"{source.label}: virtual files are not read; give a path or an address.")
@@ -401,11 +448,16 @@ def _gdal_name(source: Source, *, fresh: bool) -> str:
         from cubekit.sources.signing import signer
 
         href = signer(source.signer)(href, fresh=fresh)
-    if source.form.variable is not None:
-        path = href.removeprefix("file://")
-        kind = "netcdf" if "netCDF" in source.form.drivers else "hdf5"
-        return f'{kind}:"{path}":{source.form.variable}'
     return href
+
+
+def _gdal_name(source: Source, href: str) -> str:
+    """Return what to hand to GDAL, naming the variable."""
+    if source.form.variable is None:
+        return href
+    path = href.removeprefix("file://")
+    kind = "netcdf" if "netCDF" in source.form.drivers else "hdf5"
+    return f'{kind}:"{path}":{source.form.variable}'
 
 
 def _forget(name: str, source: Source) -> None:
@@ -432,7 +484,10 @@ def _refused(failure: str) -> bool:
 
 def _may_pass(failure: str, attempt: int) -> bool:
     """Tell whether trying again makes sense."""
-    if any(code in failure for code in ("response code: 404", "response code: 410", "does not exist")):
+    if any(
+        text in failure
+        for text in ("response code: 404", "response code: 410", "does not exist", "was replaced")
+    ):
         return False
     # What GDAL says of a login page, and also of a refusal half way through opening: once more, no storm.
     return not (_refused(failure) and attempt > 0)
@@ -444,6 +499,8 @@ def _next_step(failure: str, *, remote: bool) -> str:
             "The answer is not a raster of the stated type (a login page, a refusal, or another format): "
             "check the address, the access rights and the asset's media type."
         )
+    if "was replaced" in failure:
+        return "Run again: the cube must not mix two states of a file."
     if "response code: 40" in failure or "No such file" in failure or "does not exist" in failure:
         return "Check that the file exists and may be read; search again for fresh items."
     return "Run again later, or open the cube with on_error='record' to go on without it." if remote else ""

@@ -329,7 +329,9 @@ def sample_bilinear(pixels: Pixels, window: Window, where: Positions) -> Pixels:
         return Pixels(np.where(valid, total / share, 0).astype(kind), valid)
 
 
-def neighbours(places: FloatArray, size: int, kind: "np.dtype[Any] | type") -> tuple[IntArray, IntArray, Array]:
+def neighbours(
+    places: FloatArray, size: int, kind: "np.dtype[Any] | type"
+) -> tuple[IntArray, IntArray, Array]:
     """Return the pixels before and behind each place, and the share of the one behind.
 
     Parameters
