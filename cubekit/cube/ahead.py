@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from cubekit.cube.kernels import valid_in
 from cubekit.cube.lay import Loaded
-from cubekit.cube.plan import Plan
+from cubekit.cube.plan import Plan, bounds_on
 from cubekit.cube.quality import masked_by
 from cubekit.cube.reader import MARGINS, MAX_WINDOW, Source, is_remote, kernel_margin, read_onto, read_values
 from cubekit.cube.resample import Pixels, Positions, Window, positions, sample_nearest, warp, window_of
@@ -26,6 +26,7 @@ IN_FLIGHT: Final = 32
 AHEAD_BYTES: Final = 32 * 2**20
 """Pixels that one block may hold of dates that it has not come to yet."""
 
+_FEW = 12  # files of one block: with more, bytes for the next one would not be kept that long
 _Key = tuple[int, int]
 _Values = tuple[Array, float | None]
 
@@ -57,6 +58,7 @@ class Windows:
         self._positions: dict[tuple[int, bool], Positions] = {}
         self._reading: dict[_Key, tuple[Future[_Values], int]] = {}
         self._begun: set[_Key] = set()
+        self._wholes: dict[int, Window] = {}
         self._upper = [int(scenes[0]) for scenes in steps if scenes.size]
         layers = range(plan.form_of.shape[1])
         self._remote = any(is_remote(plan.hrefs[scene][layer]) for scene in self._upper for layer in layers)
@@ -202,4 +204,14 @@ class Windows:
         source, window = self._window(scene, layer)
         if window is not None and window.size <= MAX_WINDOW and is_remote(source.href):
             size = window.size * np.dtype(source.form.dtype).itemsize
-            self._reading[key] = (_pool(os.getpid()).submit(read_values, source, window), size)
+            around = self._around(source)
+            self._reading[key] = (_pool(os.getpid()).submit(read_values, source, window, around), size)
+
+    def _around(self, source: Source) -> Window | None:
+        """Return what the whole cube needs of a file, if the next blocks will find it still there."""
+        if len(self._upper) * self._plan.form_of.shape[1] > _FEW:
+            return None
+        key = id(source.form.geobox)
+        if key not in self._wholes:
+            self._wholes[key] = Window(*bounds_on(self._plan.grid, source.form.geobox))
+        return self._wholes[key]

@@ -297,7 +297,7 @@ def read_window(source: Source, window: Window) -> Pixels:
     return Pixels(values, valid_in(values, nodata))
 
 
-def read_values(source: Source, window: Window) -> _Values:
+def read_values(source: Source, window: Window, around: Window | None = None) -> _Values:
     """Read a window of one band, after the file has been checked.
 
     Parameters
@@ -306,6 +306,8 @@ def read_values(source: Source, window: Window) -> _Values:
         What to read and what to expect.
     window : Window
         Rows and columns of the source.
+    around : Window, optional
+        What neighbouring blocks will soon ask for; a remote file may give it along.
 
     Returns
     -------
@@ -322,7 +324,7 @@ def read_values(source: Source, window: Window) -> _Values:
         with suppress(UnusualTiffError):  # GDAL may know what to make of it
             return _tries(
                 source,
-                lambda href: _read_ranges(source, window, href),
+                lambda href: _read_ranges(source, window, around, href),
                 lambda _: _FILES.forget(_key(source)),
             )
     return _with_lent(source, lambda lent: _read_lent(source, window, lent))
@@ -383,11 +385,13 @@ def _by_ranges(source: Source) -> bool:
     return source.href.startswith(("http://", "https://")) and "GTiff" in source.form.drivers and usable()
 
 
-def _read_ranges(source: Source, window: Window, href: str) -> _Values:
+def _read_ranges(source: Source, window: Window, around: Window | None, href: str) -> _Values:
     form = source.form
     with (
         rasterio.Env(**_settings()),
-        _FILES.open(_key(source), href, window, form.band, lambda data: _check(source, data), form) as data,
+        _FILES.open(
+            _key(source), href, window, form.band, lambda data: _check(source, data), form, around
+        ) as data,
     ):
         return _read_part(source, window, data)
 

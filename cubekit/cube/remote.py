@@ -28,6 +28,9 @@ GAP_BYTES: Final = 512 * 2**10
 """Bytes between two tiles that are read along rather than asking twice: what a network carries in the time
 of one request."""
 
+SMALL_BYTES: Final = 2 * 2**20
+"""Tiles of one file that are read together, before they are asked for, where all will be."""
+
 CACHE_BYTES: Final = 64 * 2**20
 """Encoded bytes that one process keeps for neighbouring blocks."""
 
@@ -39,6 +42,8 @@ _MAX_FILES: Final = 4096
 
 Key = tuple[str, str]
 """Unsigned address and signer."""
+
+_Place = tuple[int, int]
 
 
 @dataclass
@@ -88,6 +93,7 @@ class Files:
         band: int,
         check: Callable[[DatasetReader], None],
         expected: Any,
+        around: Window | None = None,
     ) -> Iterator[DatasetReader]:
         """Open a file for one window of one band.
 
@@ -106,6 +112,8 @@ class Files:
             that look alike.
         expected : object
             What `check` compares with.
+        around : Window, optional
+            What neighbouring blocks will soon ask for: read along if it is not much.
 
         Yields
         ------
@@ -122,12 +130,11 @@ class Files:
         file = self._head(key, url)
         self._check(file.head, check, expected)
         numbers = file.head.tiles(window, band)
-        places = [
-            (int(file.head.offsets[n]), int(file.head.offsets[n] + file.head.counts[n])) for n in numbers
-        ]
+        more = [] if around is None else _places(file.head, file.head.tiles(around, band))
+        places = _places(file.head, numbers)
         if sum(stop - start for start, stop in places) > MAX_REQUEST or any(b > file.size for _, b in places):
             raise UnusualTiffError("tiles lie beyond the end of the file, or are too large")
-        contents = self._bytes(key, file, url, places)
+        contents = self._bytes(key, file, url, places, more)
         tiles = dict(zip(numbers, contents, strict=True))
         with _decoder(file.head.with_tiles(tiles, lean=True)) as data:
             yield data
@@ -184,11 +191,16 @@ class Files:
             return file
         raise UnusualTiffError("its tags do not end")
 
-    def _bytes(self, key: Key, file: TiffFile, url: str, places: list[tuple[int, int]]) -> list[bytes]:
+    def _bytes(
+        self, key: Key, file: TiffFile, url: str, places: list[_Place], more: list[_Place]
+    ) -> list[bytes]:
         """Return parts of a file, those that are here or on their way included."""
         mine: list[_Span] = []
         with self._lock:
-            lacking = sorted(place for place in places if _find(file.spans, place) is None)
+            lacking = _lacking(file.spans, places)
+            along = _lacking(file.spans, more) if lacking else []
+            if sum(stop - start for start, stop in _merged(along)) <= SMALL_BYTES:
+                lacking = sorted({*lacking, *along})
             for start, stop in _merged(lacking):
                 mine.append(_Span(start, stop))
                 file.spans.append(mine[-1])
@@ -272,13 +284,21 @@ def _done(known: "Future[TiffFile] | None") -> TiffFile | None:
     return known.result() if known is not None and known.done() and known.exception() is None else None
 
 
-def _find(spans: list[_Span], place: tuple[int, int]) -> _Span | None:
+def _places(head: TiledTiff, numbers: list[int]) -> list[_Place]:
+    return [(int(head.offsets[n]), int(head.offsets[n] + head.counts[n])) for n in numbers]
+
+
+def _lacking(spans: list[_Span], places: list[_Place]) -> list[_Place]:
+    return sorted(place for place in places if _find(spans, place) is None)
+
+
+def _find(spans: list[_Span], place: _Place) -> _Span | None:
     return next((span for span in spans if span.start <= place[0] and place[1] <= span.stop), None)
 
 
-def _merged(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merged(places: list[_Place]) -> list[_Place]:
     """Join parts that lie near each other."""
-    joined: list[tuple[int, int]] = []
+    joined: list[_Place] = []
     for start, stop in places:
         if joined and start - joined[-1][1] <= GAP_BYTES:
             joined[-1] = joined[-1][0], max(stop, joined[-1][1])

@@ -50,8 +50,8 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collect the bytes of every window that is read."""
     read: list[int] = []
 
-    def counted(source: Any, window: Any) -> Any:
-        values, nodata = reader.read_values(source, window)
+    def counted(*arguments: Any) -> Any:
+        values, nodata = reader.read_values(*arguments)
         read.append(values.nbytes)
         return values, nodata
 
