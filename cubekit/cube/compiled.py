@@ -1,13 +1,16 @@
 """Kernels for numba: loops that read a window once and write a block once.
 
-They do the float32 arithmetic of :mod:`cubekit.cube.resample` in the same order, so their numbers are equal to
-the last bit. `places`, `numbers` and the rest are prepared by :mod:`cubekit.cube.fast`, which is the only caller.
+They do the float32 arithmetic of :mod:`cubekit.cube.resample` in the same order, so their numbers are equal
+to the last bit. Arguments are prepared by :mod:`cubekit.cube.fast`, the only caller; numba finds the types.
 """
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# ruff: noqa: ANN001, ANN201, ANN202, D103, PLR0913, PLR0917
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba  # type: ignore[import-untyped]
+import numba
 import numpy as np
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -20,14 +23,14 @@ _ONE = np.float32(1)
 def _compiled(function: _F) -> _F:
     """Compile on first call; keep the result on disk where a folder can be written."""
     try:
-        made: _F = numba.njit(nogil=True, cache=True)(function)
+        made: Any = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # no folder for the cache, as in a read-only image
         made = numba.njit(nogil=True)(function)
-    return made
+    return made  # type: ignore[no-any-return]
 
 
 @_compiled
-def _put(value, numbers, y, x, out, status, weighed):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _put(value, numbers, y, x, out, status, weighed):
     """Write one number: shifted, kept within the type, and, if weighed, off nodata."""
     number = min(max(value + numbers[1], numbers[2]), numbers[3])
     if weighed and number == numbers[4]:
@@ -37,7 +40,7 @@ def _put(value, numbers, y, x, out, status, weighed):  # type: ignore[no-untyped
 
 
 @_compiled
-def nearest_axes(values, places, numbers, hidden, hides, out, status):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D103, PLR0913, PLR0917
+def nearest_axes(values, places, numbers, hidden, hides, out, status):
     rows, cols = places
     for y in range(out.shape[0]):
         if rows[y] < 0:
@@ -52,7 +55,7 @@ def nearest_axes(values, places, numbers, hidden, hides, out, status):  # type: 
 
 
 @_compiled
-def _weigh(values, numbers, r0, r1, c0, c1, up, down, left, right):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _weigh(values, numbers, r0, r1, c0, c1, up, down, left, right):
     """Weigh four pixels, those without data left out; rows first, as NumPy does."""
     a, b, c, d = (
         np.int64(values[r0, c0]), np.int64(values[r0, c1]), np.int64(values[r1, c0]), np.int64(values[r1, c1])
@@ -67,7 +70,7 @@ def _weigh(values, numbers, r0, r1, c0, c1, up, down, left, right):  # type: ign
 
 
 @_compiled
-def bilinear_axes(values, places, numbers, hidden, hides, out, status):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D103, PLR0913, PLR0917
+def bilinear_axes(values, places, numbers, hidden, hides, out, status):
     near_rows, near_cols, above, below, ups, downs, before, behind, lefts, rights = places
     for y in range(out.shape[0]):
         if near_rows[y] < 0:
@@ -83,7 +86,7 @@ def bilinear_axes(values, places, numbers, hidden, hides, out, status):  # type:
 
 
 @_compiled
-def _near(place, start, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _near(place, start, size):
     """Return the pixel of a window that a place falls into, -1 for none."""
     if not np.isfinite(place):
         return -1
@@ -95,7 +98,7 @@ def _near(place, start, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
 
 
 @_compiled
-def nearest(values, places, numbers, hidden, hides, out, status):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D103, PLR0913, PLR0917
+def nearest(values, places, numbers, hidden, hides, out, status):
     rows, cols, top, left = places
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
@@ -111,7 +114,7 @@ def nearest(values, places, numbers, hidden, hides, out, status):  # type: ignor
 
 
 @_compiled
-def bilinear(values, places, numbers, hidden, hides, out, status):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D103, PLR0913, PLR0917
+def bilinear(values, places, numbers, hidden, hides, out, status):
     rows, cols, top, left = places
     height, width = values.shape
     for y in range(out.shape[0]):

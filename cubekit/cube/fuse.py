@@ -51,7 +51,7 @@ def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
     SourceError
         When an asset cannot be read and failures are not to be recorded.
     """
-    return load_with_status(plan, block_id)[0]
+    return _load(plan, block_id, kept=False)[0]
 
 
 def load_with_status(plan: Plan, block_id: tuple[int, int, int, int]) -> tuple[Array, Array]:
@@ -68,23 +68,31 @@ def load_with_status(plan: Plan, block_id: tuple[int, int, int, int]) -> tuple[A
     -------
     tuple of numpy.ndarray
         Values, coded as the plan says, and codes of :mod:`cubekit.cube.status` as uint8; both of shape
-        (time, band, y, x). Where failures raise, only the code for data is set.
+        (time, band, y, x).
 
     Raises
     ------
     SourceError
         When an asset cannot be read and failures are not to be recorded.
     """
+    return _load(plan, block_id, kept=True)
+
+
+def _load(plan: Plan, block_id: tuple[int, int, int, int], *, kept: bool) -> tuple[Array, Array]:
+    """Make one block; the status is that of the last date where it is not kept."""
     times, rows, cols = plan.region(block_id)
     target = plan.grid[rows, cols]
     shape = (times.stop - times.start, len(plan.bands), *target.shape.yx)
     dtype = np.dtype(plan.encoding.dtype)
     fill = np.nan if plan.encoding.nodata is None else plan.encoding.nodata
-    block, status = np.full(shape, dtype.type(fill), dtype), np.zeros(shape, np.uint8)
+    block = np.full(shape, dtype.type(fill), dtype)
+    status = np.zeros(shape if kept else (1, *shape[1:]), np.uint8)
     steps = [plan.touching(step, rows, cols) for step in range(times.start, times.stop)]
     with Windows(plan, target, steps) as windows:
         for number, scenes in enumerate(steps):
-            step = _Step(plan, target, windows, block[number], status[number])
+            became = status[number if kept else 0]
+            became[:] = codes.OUTSIDE
+            step = _Step(plan, target, windows, block[number], became)
             step.fuse(scenes, first=int(np.searchsorted(plan.time_of, times.start + number)))
     return block, status
 

@@ -1,4 +1,4 @@
-"""Open files, kept for the next block: an open file serves one thread at a time, and idle ones are bounded."""
+"""Open files, kept for the next block: each serves one thread at a time, and idle ones are bounded."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Byte ranges of files on the web: one connection pool, whole answers or errors, no redirect to private places."""
+"""Byte ranges of files on the web: one pool of connections, whole answers or errors, checked redirects."""
 
 import os
 import urllib.request
@@ -84,12 +84,13 @@ def get_range(url: str, start: int, stop: int) -> Answer:
         try:
             if answer.status not in _REDIRECTS:
                 return _answer(answer, start, stop)
-            url = _redirected(url, answer.headers.get("Location", ""), origin)
+            location = answer.headers.get("Location", "")
             answer.drain_conn()
         except urllib3.exceptions.HTTPError as error:
             raise HttpError(_said(error)) from None
         finally:
             answer.release_conn()
+        url = _redirected(url, location, origin)
     raise HttpError(f"more than {_MOST_REDIRECTS} redirects")
 
 

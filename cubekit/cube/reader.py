@@ -50,6 +50,7 @@ GDAL_SETTINGS = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "GDAL_HTTP_LOW_SPEED_TIME": "20",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_CACHEMAX": "64",  # MB of decoded blocks; the default, a share of the memory, would fill up
 }
 """Limits of every read; the environment variables of the same names win."""
 
@@ -319,7 +320,6 @@ def read_values(source: Source, window: Window, around: Window | None = None) ->
     SourceError, MetadataMismatchError
         As :func:`read_onto`.
     """
-
     if _by_ranges(source):
         with suppress(UnusualTiffError):  # GDAL may know what to make of it
             return _tries(
@@ -344,7 +344,18 @@ def _read_part(source: Source, window: Window, file: DatasetReader) -> _Values:
 
 
 def is_remote(href: str) -> bool:
-    """Tell whether an address leads over a network."""
+    """Tell whether an address leads over a network.
+
+    Parameters
+    ----------
+    href : str
+        Address or path.
+
+    Returns
+    -------
+    bool
+        False for paths and ``file://``.
+    """
     return "://" in href and not href.startswith("file://")
 
 
@@ -390,7 +401,13 @@ def _read_ranges(source: Source, window: Window, around: Window | None, href: st
     with (
         rasterio.Env(**_settings()),
         _FILES.open(
-            _key(source), href, window, form.band, lambda data: _check(source, data), form, around
+            _key(source),
+            href,
+            window,
+            band=form.band,
+            check=lambda data: _check(source, data),
+            expected=form,
+            around=around,
         ) as data,
     ):
         return _read_part(source, window, data)

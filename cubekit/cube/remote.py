@@ -90,6 +90,7 @@ class Files:
         key: Key,
         url: str,
         window: Window,
+        *,
         band: int,
         check: Callable[[DatasetReader], None],
         expected: Any,

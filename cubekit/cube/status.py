@@ -24,14 +24,25 @@ FAILED: Final = 5
 """Reading failed of the first scene of the time step; one more for the second, and so on."""
 
 NAMES: Final = ("outside", "read", "empty", "masked", "missing", "failed")
-"""No scene is there; data; the file holds nodata; the mask took it; the scene lacks the asset; see `FAILED`."""
+"""No scene is there; data; nodata in the file; taken by the mask; the scene lacks the asset; see `FAILED`."""
 
 _LAST: Final = 255
 _SHOWN: Final = 10
 
 
 def failed(order: int) -> int:
-    """Return the code for the failure of a scene, by its place within its time step."""
+    """Return the code for the failure of a scene.
+
+    Parameters
+    ----------
+    order : int
+        Its place within its time step, from 0.
+
+    Returns
+    -------
+    int
+        :data:`FAILED` or above.
+    """
     return min(FAILED + order, _LAST)
 
 
