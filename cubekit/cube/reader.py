@@ -41,7 +41,7 @@ from cubekit.typing import Array
 
 _log = logging.getLogger(__name__)
 
-GDAL_SETTINGS = {
+GDAL_SETTINGS: dict[str, str | int] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
@@ -50,7 +50,7 @@ GDAL_SETTINGS = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "GDAL_HTTP_LOW_SPEED_TIME": "20",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
-    "GDAL_CACHEMAX": "64",  # MB of decoded blocks; the default, a share of the memory, would fill up
+    "GDAL_CACHEMAX": 64 * 2**20,  # decoded blocks; the default, a share of the memory, would fill up
 }
 """Limits of every read; the environment variables of the same names win."""
 
@@ -456,7 +456,7 @@ def _open(name: str, source: Source) -> DatasetReader:
     return DatasetReader(name, driver=list(source.form.drivers), sharing=False)
 
 
-def _settings() -> dict[str, str]:
+def _settings() -> dict[str, str | int]:
     return {key: value for key, value in GDAL_SETTINGS.items() if key not in os.environ}
 
 
