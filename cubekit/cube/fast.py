@@ -24,6 +24,9 @@ SWITCH: Final = "CUBEKIT_NUMBA"
 _DTYPES: Final = frozenset({"uint8", "int16", "uint16"})  # each costs a second or two to compile, once
 
 
+_EXACT: Final = 1e-9  # of a pixel
+
+
 @lru_cache(maxsize=1)
 def _installed() -> bool:
     return find_spec("numba") is not None
@@ -75,7 +78,7 @@ def lay(loaded: "Loaded", rule: "Recode", out: Array, status: Array, hidden: Boo
     kernels = _kernels()
     axes = where.rows.shape[1] == 1 and where.cols.shape[0] == 1
     values = np.ascontiguousarray(values)
-    if loaded.method == "nearest":
+    if loaded.method == "nearest" or (rule.shift == 0 and _on_centres(where)):
         kernel, places = (kernels.nearest_axes, _nearest_axes) if axes else (kernels.nearest, _fields)
     else:
         kernel, places = (kernels.bilinear_axes, _bilinear_axes) if axes else (kernels.bilinear, _fields)
@@ -88,6 +91,13 @@ def _kernels() -> Any:
     from cubekit.cube import compiled  # loads numba, which takes half a second
 
     return compiled
+
+
+def _on_centres(where: Positions) -> bool:
+    """Tell whether all places are centres of pixels, so that weighing gives the nearest pixel itself."""
+    if where.rows.shape[1] > 1 or where.cols.shape[0] > 1:
+        return False
+    return all(bool((np.abs(places % 1 - 0.5) < _EXACT).all()) for places in (where.rows, where.cols))
 
 
 def _nearest_axes(where: Positions, window: Window, shape: tuple[int, int]) -> tuple[Array, ...]:

@@ -88,7 +88,13 @@ class Handles:
             lent.file.close()
 
     def forget(self, key: Key) -> None:
-        """Close what is idle of a file that has failed or changed."""
+        """Close what is idle of a file that has failed or changed.
+
+        Parameters
+        ----------
+        key : tuple of str
+            What the file is known by.
+        """
         with self._lock:
             dropped = self._idle.pop(key, [])
         for lent, _, _ in dropped:
