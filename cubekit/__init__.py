@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cubekit.cube.fill import fill_gaps
     from cubekit.cube.indices import add_indices
     from cubekit.cube.load import open_cube
+    from cubekit.cube.status import read_status
     from cubekit.errors import CubekitError
     from cubekit.exports.export import export
     from cubekit.grids import grid
@@ -60,6 +61,7 @@ _load, _, _ = lazy_loader.attach(
         "cube.fill": ["fill_gaps"],
         "cube.indices": ["add_indices"],
         "cube.load": ["open_cube"],
+        "cube.status": ["read_status"],
         "errors": ["CubekitError"],
         "exports.export": ["export"],
         "grids": ["grid"],
@@ -111,6 +113,7 @@ __all__ = [
     "predict",
     "quicklook",
     "read_series",
+    "read_status",
     "run",
     "search",
     "smooth",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import ceil, isfinite
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ MAX_PIXELS = 2**32
 MAX_SIDE = 100_000
 """Longest side in pixels."""
 
+_DRIVERS = ("GTiff", "JP2OpenJPEG", "netCDF", "HFA", "PNG")  # formats that open no other file
 _SNAP = 1e-6  # of a pixel: edges this near to a line of the grid are on it
 _MAX_LATITUDE, _MAX_LONGITUDE = 90.0, 180.0
 
@@ -222,15 +224,18 @@ def _geobox_like(like: StrPath | GeoBox | xr.Dataset | xr.DataArray) -> GeoBox:
 
         found = like.odc.geobox
     else:
-        import rasterio
         from odc.geo.converters import rio_geobox
         from rasterio.errors import RasterioError
+        from rasterio.io import DatasetReader
 
         try:
-            with rasterio.open(like) as file:
+            # Without a list GDAL chooses by content, and follows a VRT named .tif to other files.
+            with DatasetReader(os.fspath(like), driver=list(_DRIVERS), sharing=False) as file:
                 found = rio_geobox(file)
         except RasterioError as error:
-            raise GridError(f"like={str(like)!r} cannot be read as a raster: {error}") from error
+            raise GridError(
+                f"like={str(like)!r} cannot be read as a raster of {', '.join(_DRIVERS)}: {error}"
+            ) from error
     if not isinstance(found, GeoBox) or found.crs is None:
         raise GridError(f"like={_name(like)} has no regular grid with a CRS.")
     return found

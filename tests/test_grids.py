@@ -144,3 +144,12 @@ def test_contradictions_are_refused(arguments: dict[str, object]) -> None:
 def test_a_dataset_without_grid_is_refused() -> None:
     with pytest.raises(GridError, match="Dataset has no regular grid"):
         grid(like=xr.Dataset({"data": ("x", [1.0])}))
+
+
+def test_a_grid_is_not_taken_from_a_file_that_opens_others(tmp_path: Path) -> None:
+    (tmp_path / "looks_like.tif").write_text(
+        """<VRTDataset rasterXSize="2" rasterYSize="2"><SRS>EPSG:32630</SRS>
+        <GeoTransform>400000,10,0,4400530,0,-10</GeoTransform></VRTDataset>"""
+    )
+    with pytest.raises(GridError, match="cannot be read as a raster of GTiff"):
+        grid(like=tmp_path / "looks_like.tif")

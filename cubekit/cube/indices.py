@@ -63,7 +63,7 @@ def add_indices(cube: xr.Dataset, names: str | Sequence[str]) -> xr.Dataset:
     values = _appended(data.data, coding, inputs)
     attrs = {k: v for k, v in data.attrs.items() if k not in {"scale_factor", "add_offset", "_FillValue"}}
     attrs["_FillValue"] = np.float32("nan")
-    others = cube.drop_vars(MAIN).drop_vars([n for n, c in cube.coords.items() if "band" in c.dims])
+    others = cube.drop_vars([name for name, item in cube.variables.items() if "band" in item.dims])
     return others.assign({MAIN: (DIMS, values, attrs)}).assign_coords(band=[*bands, *wanted])
 
 

@@ -19,12 +19,12 @@ def valid_in(values: Array, nodata: float | None) -> BoolArray:
         if nodata is not None and not np.isnan(nodata):
             valid &= values != values.dtype.type(nodata)
         return valid
-    if nodata is None or not _fits(nodata, values.dtype):
+    if nodata is None or not fits(nodata, values.dtype):
         return np.ones(values.shape, bool)
     return np.asarray(values != values.dtype.type(nodata))
 
 
-def _fits(nodata: float, dtype: "np.dtype[Any]") -> bool:
+def fits(nodata: float, dtype: "np.dtype[Any]") -> bool:
     """Tell whether an integer type can hold a number; some files state NaN or -9999 for unsigned bytes."""
     limits = np.iinfo(dtype)
     return bool(limits.min <= nodata <= limits.max) and float(nodata).is_integer()
@@ -63,7 +63,7 @@ def reduce_dates(values: Array, how: str, nodata: float | None) -> Array:
 def _is_for_compiler(values: Array, nodata: float) -> bool:
     """Tell whether compiled code takes a block: large ones of integers of up to four bytes."""
     short = values.dtype.kind in "ui" and values.dtype.itemsize <= 4  # noqa: PLR2004
-    known = short and _fits(nodata, values.dtype)
+    known = short and fits(nodata, values.dtype)
     return known and values.size >= compiled.LEAST and compiled.is_on()
 
 
@@ -93,7 +93,7 @@ def off_nodata(values: Array, nodata: float | None) -> Array:
     numpy.ndarray
         Same shape and dtype.
     """
-    if nodata is None or values.dtype.kind == "f" or not _fits(nodata, values.dtype):
+    if nodata is None or values.dtype.kind == "f" or not fits(nodata, values.dtype):
         return values
     beside = values.dtype.type(_beside(nodata, values.dtype))
     return np.where(values == int(nodata), beside, values)

@@ -1,7 +1,6 @@
 """Items and a grid become a lazy cube; one task makes one block of dates, rows and columns, all its bands."""
 
 import json
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,11 +17,10 @@ from cubekit.cube.blocks import Chunks, map_blocks, normalise
 from cubekit.cube.choice import CLOUD_COVER
 from cubekit.cube.contract import DIMS, MAIN, Encoding
 from cubekit.cube.encodings import common_encoding, harmonise, shifts
-from cubekit.cube.kernels import off_nodata
+from cubekit.cube.fuse import load_block, load_with_status
 from cubekit.cube.plan import Plan, bounds_on, default_chunks
-from cubekit.cube.quality import in_pixels, mask_rule, masked_by, shaped
-from cubekit.cube.reader import read_onto
-from cubekit.cube.resample import RESAMPLINGS, Pixels, Resampling
+from cubekit.cube.quality import in_pixels, mask_rule
+from cubekit.cube.resample import RESAMPLINGS, Resampling
 from cubekit.cube.scenes import (
     GroupBy,
     Table,
@@ -33,8 +31,10 @@ from cubekit.cube.scenes import (
     native_grid,
     time_steps,
 )
-from cubekit.errors import CubeError, OptionError, SourceError, check_kind, check_option
-from cubekit.typing import Array, BoolArray, IntArray
+from cubekit.cube.status import STATUS
+from cubekit.cube.status import attrs as status_attrs
+from cubekit.errors import CubeError, OptionError, check_kind, check_option
+from cubekit.typing import Array, IntArray
 
 if TYPE_CHECKING:
     import pystac
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
     from cubekit.cube.quality import MaskRule
 
 Chunk = int | tuple[int, ...]
-
-
-class FailedReadWarning(UserWarning):
-    """An asset could not be read; its pixels stay without data."""
 
 
 def open_cube(  # noqa: PLR0913
@@ -98,7 +94,8 @@ def open_cube(  # noqa: PLR0913
     dtype : {"float32"}, optional
         Decode to physical values with NaN; needed for bands of different coding. Default: stored integers.
     on_error : {"raise", "record"}
-        What a missing or unreadable asset does: an error, or a warning and no data.
+        What a missing or unreadable asset does: an error; or a warning, no data, and a note in the variable
+        ``status``, from which :func:`cubekit.cube.status.read_status` names what failed.
 
     Returns
     -------
@@ -106,7 +103,10 @@ def open_cube(  # noqa: PLR0913
         ``data`` (time, band, y, x), lazy, in the dtype of the files, with CF attributes ``_FillValue``,
         ``scale_factor``, ``add_offset``; coordinate ``cloud_cover`` (time), percent, where items state it;
         attribute ``items`` lists item identifiers, ``item_shifts`` what was added to their stored numbers to
-        bring all to one coding.
+        bring all to one coding, ``item_times`` their time steps. With
+        ``on_error="record"`` also ``status`` (time, band, y, x), uint8, from the same reads: whether a pixel
+        is outside of all scenes, read, empty (nodata in the file), masked, missing (the asset) or failed;
+        ``flag_values`` and ``flag_meanings`` say the codes. It compresses to next to nothing.
 
     Raises
     ------
@@ -252,13 +252,22 @@ def _dataset(
     token = tokenize(token, plan.time_of, plan.shifts, plan.mask, plan.resampling, plan.signer, plan.on_error)
     # One key of the graph holds the plan; tasks refer to it, so that it travels to each worker once.
     held = delayed(plan, name=f"plan-{token}", traverse=False)
+    records = plan.on_error == "record"
     array = map_blocks(
-        load_block,
+        load_with_status if records else load_block,
         chunks=plan.chunks,
         dtype=plan.encoding.dtype,
         options={"plan": held},
         name=f"cube-{token}",
     )
+    status = None
+    if records:  # blocks of `array` are pairs
+        status = map_blocks(
+            _second, array, chunks=plan.chunks, dtype=np.uint8, options={}, name=f"status-{token}"
+        )
+        array = map_blocks(
+            _first, array, chunks=plan.chunks, dtype=plan.encoding.dtype, options={}, name=f"values-{token}"
+        )
     space = xr_coords(plan.grid, dims=("y", "x"))
     data = xr.DataArray(
         array,
@@ -275,10 +284,15 @@ def _dataset(
         "mask": "+".join(masks),
         "resampling": list(plan.resampling),
         "items": list(plan.scenes),
+        "item_times": plan.times[plan.time_of].astype("datetime64[s]").astype(str).tolist(),
         "item_shifts": plan.shifts.max(axis=1).tolist(),
         "common_names": json.dumps(common),  # text, because NetCDF has no nested attributes
     }
-    return xr.Dataset({MAIN: data}, attrs=attrs)
+    cube = xr.Dataset({MAIN: data}, attrs=attrs)
+    if status is not None:
+        most = int(np.bincount(plan.time_of).max())
+        cube[STATUS] = xr.DataArray(status, data.coords, DIMS, attrs=status_attrs(most))
+    return cube
 
 
 def _cloud_cover(plan: Plan, table: Table) -> dict[str, Any]:
@@ -296,114 +310,9 @@ def _cloud_cover(plan: Plan, table: Table) -> dict[str, Any]:
     return {CLOUD_COVER: ("time", mean, attrs)}
 
 
-def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
-    """Make one block of a cube.
-
-    Parameters
-    ----------
-    plan : Plan
-        Of the whole cube.
-    block_id : tuple of int
-        Number of the block along time, band, y and x.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (time, band, y, x), coded as the plan says.
-
-    Raises
-    ------
-    SourceError
-        When an asset cannot be read and failures are not to be recorded.
-    """
-    times, rows, cols = plan.region(block_id)
-    target = plan.grid[rows, cols]
-    shape = (len(plan.bands), *target.shape.yx)
-    dtype = np.dtype(plan.encoding.dtype)
-    fill = np.nan if plan.encoding.nodata is None else plan.encoding.nodata
-    block = np.full((times.stop - times.start, *shape), dtype.type(fill), dtype)
-    for step in range(times.start, times.stop):
-        scenes = plan.touching(step, rows, cols)
-        if scenes.size:
-            _fuse(plan, scenes.tolist(), target, block[step - times.start])
-    return block
+def _first(pair: tuple[Array, Array]) -> Array:
+    return pair[0]
 
 
-def _fuse(plan: Plan, scenes: list[int], target: GeoBox, out: Array) -> None:
-    """Lay the scenes of one time step over each other, the first one on top."""
-    wanted = np.ones(out.shape, bool)
-    for scene in scenes:
-        hidden = _hidden(plan, scene, target)
-        if hidden is not None and hidden.all():
-            continue
-        for band in range(len(plan.bands)):
-            pixels = _read(plan, scene, band, target)
-            if pixels is None:
-                continue
-            take = pixels.valid & wanted[band]
-            if hidden is not None:
-                take &= ~hidden
-            np.copyto(out[band], _recode(plan, scene, band, pixels.values, take), where=take)
-            wanted[band] &= ~take
-        if not wanted.any():
-            return
-
-
-def _hidden(plan: Plan, scene: int, target: GeoBox) -> BoolArray | None:
-    """Return what the quality band of a scene masks; None where no mask is asked for."""
-    if plan.mask is None:
-        return None
-    halo = plan.mask.reach  # masked areas beyond the block grow into it
-    pixels = _read(plan, scene, len(plan.bands), target.pad(halo) if halo else target)
-    if pixels is None:
-        return np.ones(target.shape, bool)
-    inner = (slice(halo, halo + target.shape.y), slice(halo, halo + target.shape.x))
-    masked = masked_by(pixels.values, plan.mask) & pixels.valid
-    return shaped(masked, pixels.valid, plan.mask)[inner] | ~pixels.valid[inner]
-
-
-def _read(plan: Plan, scene: int, layer: int, target: GeoBox) -> Pixels | None:
-    """Read one asset onto a block; None where it is missing, or has failed and that is to be recorded."""
-    source = plan.source(scene, layer)
-    if source is None:
-        return None
-    method = plan.resampling[layer] if layer < len(plan.bands) else "nearest"
-    try:
-        return read_onto(source, target, resampling=method, every_value=layer == len(plan.bands))
-    except SourceError as error:
-        if plan.on_error == "raise":
-            raise
-        warnings.warn(str(error), FailedReadWarning, stacklevel=2)
-        return None
-
-
-def _recode(plan: Plan, scene: int, band: int, values: Array, valid: BoolArray) -> Array:
-    """Bring stored numbers of a scene to the coding of the cube."""
-    coding, form = plan.encoding, plan.forms[plan.form_of[scene, band]]
-    dtype = np.dtype(coding.dtype)
-    if dtype.kind == "f":
-        if (form.scale, form.offset) == (coding.scale, coding.offset):
-            return values.astype(dtype, copy=False)
-        physical = values * form.scale + form.offset
-        return np.asarray((physical - coding.offset) / coding.scale, dtype)
-    result, shift = values, int(plan.shifts[scene, band])
-    if values.dtype != dtype or shift:
-        limits = np.iinfo(dtype)
-        whole = values.astype(np.int64) if values.dtype.kind in "ui" else np.rint(values)
-        # Saturated pixels stay at the end of the range instead of wrapping round.
-        result = np.clip(whole + shift, limits.min, limits.max).astype(dtype)
-    if plan.resampling[band] != "nearest":
-        return off_nodata(result, coding.nodata)
-    if form.nodata != coding.nodata and bool((valid & (result == coding.nodata)).any()):
-        raise SourceError(_fill_is_data(plan, scene, band))
-    return result
-
-
-def _fill_is_data(plan: Plan, scene: int, band: int) -> str:
-    """Say that a scene holds as data what means "no data" in the cube."""
-    source = plan.source(scene, band)
-    label = plan.scenes[scene] if source is None else source.label
-    return (
-        f"{label}: holds {plan.encoding.nodata:g} as data, which means 'no data' in this cube. State the "
-        "true nodata of the files (open_archive(nodata=…) or raster:bands), or open with dtype='float32'."
-    )
+def _second(pair: tuple[Array, Array]) -> Array:
+    return pair[1]

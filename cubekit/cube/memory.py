@@ -9,10 +9,12 @@ import numpy as np
 from dask.blockwise import Blockwise
 from dask.utils import parse_bytes
 
+from cubekit.cube.ahead import AHEAD_BYTES
 from cubekit.cube.blocks import Chunks, working_bytes
 from cubekit.cube.plan import MISSING, Plan
-from cubekit.cube.reader import MAX_WINDOW
+from cubekit.cube.reader import MAX_WINDOW, is_remote
 from cubekit.cube.reads import scale_of
+from cubekit.cube.remote import CACHE_BYTES
 from cubekit.errors import OptionError
 
 PROCESS_BYTES = 260_000_000
@@ -125,7 +127,10 @@ def reading_bytes(plan: Plan) -> int:
         for number in np.unique(plan.form_of[:, layer]):
             if number != MISSING:
                 heaviest = max(heaviest, _reading(plan, int(number), layer, (rows, cols)))
-    return ceil(heaviest) + area * (bands + 1)  # which pixels are still wanted, which are masked
+    dates = max(plan.chunks[0]) if plan.on_error == "record" else 1
+    status = area * bands * dates  # what became of each pixel
+    ahead = (AHEAD_BYTES + CACHE_BYTES // 2) * any(is_remote(href) for row in plan.hrefs[:1] for href in row)
+    return ceil(heaviest) + status + area + ahead  # area: which are masked
 
 
 def _reading(plan: Plan, number: int, layer: int, shape: tuple[int, int]) -> float:

@@ -1,12 +1,13 @@
 """Read one asset onto a grid: signed when it is read, checked against its metadata, retried, bounded."""
 
+import atexit
 import logging
 import os
 import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -19,7 +20,10 @@ from rasterio.env import setenv
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
+from cubekit.cube.handles import Handles, Lent
+from cubekit.cube.http import usable
 from cubekit.cube.kernels import valid_in
+from cubekit.cube.remote import Files
 from cubekit.cube.resample import (
     Pixels,
     Window,
@@ -30,15 +34,17 @@ from cubekit.cube.resample import (
     warp,
     window_of,
 )
+from cubekit.cube.tiff import UnusualTiffError
 from cubekit.errors import CubekitError, MetadataMismatchError, SourceError
 from cubekit.security import redact, redact_log
 from cubekit.sources import hdf, hdf4
 from cubekit.sources.access import Access
 from cubekit.sources.signing import access
+from cubekit.typing import Array
 
 _log = logging.getLogger(__name__)
 
-GDAL_SETTINGS = {
+GDAL_SETTINGS: dict[str, str | int] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
@@ -47,6 +53,7 @@ GDAL_SETTINGS = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "GDAL_HTTP_LOW_SPEED_TIME": "20",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_CACHEMAX": 64 * 2**20,  # decoded blocks; the default, a share of the memory, would fill up
 }
 """Limits of every read; the environment variables of the same names win."""
 
@@ -55,6 +62,9 @@ MAX_TRIES = 4
 
 MAX_SECONDS = 180.0
 """No try starts later than this after the first."""
+
+MAX_WAIT = 60.0
+"""Longest wait before a try, whatever a server asks for."""
 
 MAX_WINDOW = 64 * 2**20
 """Source pixels read at once; larger blocks are read in parts."""
@@ -85,10 +95,18 @@ _SUFFIXES = {
     ".png": "image/png",
 }
 _ANY = ("GTiff", "JP2OpenJPEG")  # formats that open no other file, and let threads read
-_MARGIN = {"nearest": 0, "bilinear": 1}
+MARGINS = {"nearest": 0, "bilinear": 1}
+"""Source pixels that our own kernels look at beyond the place of a pixel."""
+
 _RADIUS = 3  # of the widest kernel that GDAL is asked for, in source pixels at scale 1
 
+_HANDLES = Handles()
+atexit.register(_HANDLES.clear)
+
+_FILES = Files()
+
 T = TypeVar("T")
+_Values = tuple[Array, float | None]
 
 for _name in ("_base", "_env", "_err", "_io", "env"):  # what they and GDAL say has signed addresses in it
     logging.getLogger(f"rasterio.{_name}").addFilter(redact_log)
@@ -204,7 +222,7 @@ def read_onto(
         When type, CRS, size, position or nodata of the file differ from what the item says.
     """
     where = positions(source.form.geobox, target)
-    margin = _MARGIN[resampling] if resampling in _MARGIN else _kernel_margin(source.form.geobox, target)
+    margin = MARGINS[resampling] if resampling in MARGINS else kernel_margin(source.form.geobox, target)
     window = window_of(where, source.form.geobox.shape.yx, margin)
     if window is None:
         return Pixels(np.zeros(target.shape, source.form.dtype), np.zeros(target.shape, bool))
@@ -221,8 +239,19 @@ def read_onto(
     return warp(pixels, part, target, resampling)
 
 
-def _kernel_margin(source: GeoBox, target: GeoBox) -> int:
-    """Return how far kernels of GDAL reach, in source pixels, when one target pixel covers many of them."""
+def kernel_margin(source: GeoBox, target: GeoBox) -> int:
+    """Return how far kernels of GDAL reach when one target pixel covers many of the source.
+
+    Parameters
+    ----------
+    source, target : odc.geo.geobox.GeoBox
+        Grid of the file, and the block.
+
+    Returns
+    -------
+    int
+        In source pixels.
+    """
     middle = target[
         target.shape.y // 2 : target.shape.y // 2 + 1, target.shape.x // 2 : target.shape.x // 2 + 1
     ]
@@ -271,18 +300,69 @@ def read_window(source: Source, window: Window) -> Pixels:
     SourceError, MetadataMismatchError
         As :func:`read_onto`.
     """
+    values, nodata = read_values(source, window)
+    return Pixels(values, valid_in(values, nodata))
 
-    def read(file: DatasetReader) -> Pixels:
-        _check(source, file)
-        values = file.read(
-            source.form.band, window=((window.top, window.bottom), (window.left, window.right))
-        )
-        nodata = source.form.nodata
-        return Pixels(
-            values, valid_in(values, file.nodatavals[source.form.band - 1] if nodata is None else nodata)
-        )
 
-    return with_file(source, read)
+def read_values(source: Source, window: Window, around: Window | None = None) -> _Values:
+    """Read a window of one band, after the file has been checked.
+
+    Parameters
+    ----------
+    source : Source
+        What to read and what to expect.
+    window : Window
+        Rows and columns of the source.
+    around : Window, optional
+        What neighbouring blocks will soon ask for; a remote file may give it along.
+
+    Returns
+    -------
+    tuple
+        Stored numbers in the dtype of the source, and which of them means "no data", if any does.
+
+    Raises
+    ------
+    SourceError, MetadataMismatchError
+        As :func:`read_onto`.
+    """
+    if _by_ranges(source):
+        with suppress(UnusualTiffError):  # GDAL may know what to make of it
+            return _tries(
+                source,
+                lambda grant: _read_ranges(source, window, around, grant),
+                lambda _: _FILES.forget(_key(source)),
+            )
+    return _with_lent(source, lambda lent: _read_lent(source, window, lent))
+
+
+def _read_lent(source: Source, window: Window, lent: Lent) -> _Values:
+    if lent.checked is not source.form:
+        _check(source, lent.file)
+        lent.checked = source.form
+    return _read_part(source, window, lent.file)
+
+
+def _read_part(source: Source, window: Window, file: DatasetReader) -> _Values:
+    part = ((window.top, window.bottom), (window.left, window.right))
+    values, nodata = file.read(source.form.band, window=part), source.form.nodata
+    return values, file.nodatavals[source.form.band - 1] if nodata is None else nodata
+
+
+def is_remote(href: str) -> bool:
+    """Tell whether an address leads over a network.
+
+    Parameters
+    ----------
+    href : str
+        Address or path.
+
+    Returns
+    -------
+    bool
+        False for paths and ``file://``.
+    """
+    return "://" in href and not href.startswith("file://")
 
 
 def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
@@ -305,32 +385,86 @@ def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
     SourceError
         When every try fails.
     """
+    return _with_lent(source, lambda lent: use(lent.file))
+
+
+def _with_lent(source: Source, use: Callable[[Lent], T]) -> T:
+    def once(grant: Access) -> T:
+        return grant.apart(partial(_use, _gdal_name(source, grant.address), source, grant, use))
+
+    def forget(grant: Access) -> None:
+        grant.apart(partial(_forget, _gdal_name(source, grant.address), source, grant))
+
+    return _tries(source, once, forget)
+
+
+def _use(name: str, source: Source, grant: Access, use: Callable[[Lent], T]) -> T:
+    with hdf.alone(source.form.drivers), _env(grant), _lent(name, source, grant) as lent:
+        return use(lent)
+
+
+def _by_ranges(source: Source) -> bool:
+    """Tell whether our own client reads a file, rather than GDAL's."""
+    return source.href.startswith(("http://", "https://")) and "GTiff" in source.form.drivers and usable()
+
+
+def _read_ranges(source: Source, window: Window, around: Window | None, grant: Access) -> _Values:
+    if grant.settings:
+        raise UnusualTiffError("Only GDAL knows what to do with these credentials.")
+    form = source.form
+    with (
+        rasterio.Env(**_settings()),
+        _FILES.open(
+            _key(source),
+            grant.address,
+            window,
+            band=form.band,
+            check=lambda data: _check(source, data),
+            expected=form,
+            around=around,
+        ) as data,
+    ):
+        return _read_part(source, window, data)
+
+
+def _key(source: Source) -> tuple[str, str]:
+    return source.href, source.signer or ""
+
+
+def _tries(source: Source, once: Callable[[Access], T], forget: Callable[[Access], None]) -> T:
+    """Do something with the signed address, again after failures that may pass."""
     start = time.monotonic()
-    remote = "://" in source.href and not source.href.startswith("file://")
+    remote = is_remote(source.href)
     failure = ""
     for attempt in range(MAX_TRIES):
-        name, grant = "", Access("")
+        grant, wait = Access(""), 0.0
         try:
             grant = _sign(source, fresh=_refused(failure))
-            name = _gdal_name(source, grant.address)
-            return grant.apart(partial(_use, name, source, grant, use))
-        except CubekitError:
+            return once(grant)
+        except (CubekitError, UnusualTiffError):
             raise
         except (RasterioError, OSError, ValueError) as error:
+            name = _gdal_name(source, grant.address)
             failure = grant.scrub(_explain(error, name, source.href))
+            wait = getattr(error, "wait", 0.0)
         # Outside the handler, so that no traceback carries the signed address along.
         last = attempt + 1 == MAX_TRIES or time.monotonic() - start > MAX_SECONDS
         if last or not remote or not _may_pass(failure, attempt):
             break
-        grant.apart(partial(_forget, name, source, grant))
+        forget(grant)
         _log.warning("%s: %s Try %d of %d.", source.label, failure, attempt + 2, MAX_TRIES)
-        time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
+        pause = 0.5 * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311  (jitter, not a secret)
+        time.sleep(max(pause, min(wait, MAX_WAIT)))
     raise SourceError(f"Cannot read {source.label}: {failure} {_next_step(failure, remote=remote)}")
 
 
-def _use(name: str, source: Source, grant: Access, use: Callable[[DatasetReader], T]) -> T:
-    with hdf.alone(source.form.drivers), _env(grant), _open(name, source) as file:
-        return use(file)
+def _lent(name: str, source: Source, grant: Access) -> AbstractContextManager[Lent]:
+    """Lend the open file; what is known of it carries no signature."""
+    form = source.form
+    key = (source.href, source.signer or "", form.variable or "", *form.drivers)
+    path = "" if is_remote(source.href) else source.href.removeprefix("file://")
+    keep = hdf.DRIVERS.isdisjoint(form.drivers) and not grant.settings  # they hold for one opening
+    return _HANDLES.borrow(key, path, lambda: _open(name, source), keep=keep)
 
 
 def _open(name: str, source: Source) -> "DatasetReader | hdf4.GridFile":
@@ -340,7 +474,7 @@ def _open(name: str, source: Source) -> "DatasetReader | hdf4.GridFile":
     return DatasetReader(name, driver=list(source.form.drivers), sharing=False)
 
 
-def _settings() -> dict[str, str]:
+def _settings() -> dict[str, str | int]:
     return {key: value for key, value in GDAL_SETTINGS.items() if key not in os.environ}
 
 
@@ -390,7 +524,10 @@ def _refused(failure: str) -> bool:
 
 def _may_pass(failure: str, attempt: int) -> bool:
     """Tell whether trying again makes sense."""
-    if any(code in failure for code in ("response code: 404", "response code: 410", "does not exist")):
+    if any(
+        text in failure
+        for text in ("response code: 404", "response code: 410", "does not exist", "was replaced")
+    ):
         return False
     # What GDAL says of a login page, and also of a refusal half way through opening: once more, no storm.
     return not (_refused(failure) and attempt > 0)
@@ -402,6 +539,8 @@ def _next_step(failure: str, *, remote: bool) -> str:
             "The answer is not a raster of the stated type (a login page, a refusal, or another format): "
             "check the address, the access rights and the asset's media type."
         )
+    if "was replaced" in failure:
+        return "Run again: the cube must not mix two states of a file."
     if "response code: 40" in failure or "No such file" in failure or "does not exist" in failure:
         return "Check that the file exists and may be read; search again for fresh items."
     return "Run again later, or open the cube with on_error='record' to go on without it." if remote else ""

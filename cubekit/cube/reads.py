@@ -11,7 +11,7 @@ from cubekit.cube.plan import MISSING, Plan, bounds_on
 from cubekit.cube.resample import positions
 from cubekit.typing import BoolArray, FloatArray, IntArray
 
-_TILE = 512  # source pixels a side: the usual tile of a COG; a row of tiles is one request
+_TILE = 512  # source pixels a side: the usual tile of a COG; a row of tiles is about one request
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ each scan line of the block that it is given, which moves nearest neighbours bet
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -219,6 +219,24 @@ def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window |
     return Window(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
 
 
+def covered(where: Positions, shape: tuple[int, int]) -> BoolArray:
+    """Tell which positions fall into a source.
+
+    Parameters
+    ----------
+    where : Positions
+        From :func:`positions`.
+    shape : tuple of int
+        Rows and columns of the source.
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        Shape (y, x).
+    """
+    return np.asarray(index_of(where.rows, 0, shape[0])[1] & index_of(where.cols, 0, shape[1])[1])
+
+
 def sample_nearest(pixels: Pixels, window: Window, where: Positions) -> Pixels:
     """Take the pixel that each position falls into.
 
@@ -236,8 +254,8 @@ def sample_nearest(pixels: Pixels, window: Window, where: Positions) -> Pixels:
     Pixels
         Shape of the positions, dtype of the source.
     """
-    rows, rows_in = _index(where.rows, window.top, window.bottom)
-    cols, cols_in = _index(where.cols, window.left, window.right)
+    rows, rows_in = index_of(where.rows, window.top, window.bottom)
+    cols, cols_in = index_of(where.cols, window.left, window.right)
     if rows.shape == cols.shape:
         inside = rows_in & cols_in
         return Pixels(pixels.values[rows, cols], pixels.valid[rows, cols] & inside)
@@ -257,8 +275,21 @@ def _outer(values: Array, rows: IntArray, cols: IntArray) -> Array:
     return values
 
 
-def _index(values: FloatArray, start: int, stop: int) -> tuple[IntArray, BoolArray]:
-    """Turn places into pixel numbers of a window, and tell which lie inside."""
+def index_of(values: FloatArray, start: int, stop: int) -> tuple[IntArray, BoolArray]:
+    """Turn places into pixel numbers of a window, and tell which lie inside.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Rows or columns of the source.
+    start, stop : int
+        Ends of the window.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Numbers from the start of the window, 0 outside of it; and which lie inside.
+    """
     with np.errstate(invalid="ignore"):
         index = np.floor(values + _SNAP)
         # The last edge belongs to the last pixel, as the first does to the first.
@@ -288,22 +319,38 @@ def sample_bilinear(pixels: Pixels, window: Window, where: Positions) -> Pixels:
     kind = np.result_type(pixels.values.dtype, np.float32)
     weighted = np.where(pixels.valid, pixels.values, 0).astype(kind)
     weight = pixels.valid.astype(kind)
-    rows, cols = where.rows - 0.5 - window.top, where.cols - 0.5 - window.left
-    top, left = _base(rows, weight.shape[0]), _base(cols, weight.shape[1])
-    down, right = (rows - top).astype(kind), (cols - left).astype(kind)
-    r, c = _neighbours(top, weight.shape[0]), _neighbours(left, weight.shape[1])
+    *r, down = neighbours(where.rows - 0.5 - window.top, weight.shape[0], kind)
+    *c, right = neighbours(where.cols - 0.5 - window.left, weight.shape[1], kind)
     # On parallel axes rows are blended before columns are picked: less work, the same numbers.
-    blend = _blend_axes if rows.shape[1] == 1 and cols.shape[0] == 1 else _blend
-    total, share = (blend(part, r, c, down, right) for part in (weighted, weight))
+    blend = _blend_axes if where.rows.shape[1] == 1 and where.cols.shape[0] == 1 else _blend
+    total, share = (blend(part, (r[0], r[1]), (c[0], c[1]), down, right) for part in (weighted, weight))
     valid = sample_nearest(pixels, window, where).valid
     with np.errstate(invalid="ignore", divide="ignore"):
         return Pixels(np.where(valid, total / share, 0).astype(kind), valid)
 
 
-def _neighbours(first: FloatArray, size: int) -> tuple[IntArray, IntArray]:
-    """Return the pixels before and behind each place, those beyond the rim moved to it."""
+def neighbours(
+    places: FloatArray, size: int, kind: "np.dtype[Any] | type"
+) -> tuple[IntArray, IntArray, Array]:
+    """Return the pixels before and behind each place, and the share of the one behind.
+
+    Parameters
+    ----------
+    places : numpy.ndarray
+        Along one axis, the centre of the first pixel being 0.
+    size : int
+        Pixels along that axis; neighbours beyond the rim are moved to it.
+    kind : numpy.dtype
+        Float type of the share.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Of the shape of `places`.
+    """
+    first = _base(places, size)
     before, behind = (np.clip(first + step, 0, size - 1).astype(np.intp) for step in (0, 1))
-    return before, behind
+    return before, behind, (places - first).astype(kind)
 
 
 def _blend(values: Array, rows: _Pair, cols: _Pair, down: Array, right: Array) -> Array:

@@ -151,6 +151,10 @@ class GridFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the field and the file."""
         self._data.endaccess()
         self._file.end()
 

@@ -147,6 +147,7 @@ class Server(ThreadingHTTPServer):
     """Threads that end with the process, and no traces of clients that hang up."""
 
     daemon_threads = True
+    request_queue_size = 128  # the default of 5 makes a burst of clients wait a second for a second try
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Leave out clients that closed their end; tell everything else."""

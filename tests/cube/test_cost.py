@@ -49,14 +49,13 @@ def four(make_item: Any) -> list[pystac.Item]:
 def windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collect the bytes of every window that is read."""
     read: list[int] = []
-    real = reader.read_window
 
-    def counted(source: Any, window: Any) -> Any:
-        pixels = real(source, window)
-        read.append(pixels.values.nbytes)
-        return pixels
+    def counted(*arguments: Any) -> Any:
+        values, nodata = reader.read_values(*arguments)
+        read.append(values.nbytes)
+        return values, nodata
 
-    monkeypatch.setattr(reader, "read_window", counted)
+    monkeypatch.setattr("cubekit.cube.ahead.read_values", counted)
     return read
 
 

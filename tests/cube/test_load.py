@@ -16,9 +16,9 @@ import rasterio.warp
 from odc.geo.geobox import GeoBox
 
 from cubekit.cube.contract import MAIN, Encoding, check_cube, encoding_of, geobox_of, to_physical
-from cubekit.cube.load import FailedReadWarning, open_cube
-from cubekit.cube.reader import Source, read_onto
-from cubekit.cube.resample import Pixels
+from cubekit.cube.fuse import FailedReadWarning
+from cubekit.cube.load import open_cube
+from cubekit.cube.reader import Source, read_values
 from cubekit.cube.scenes import MissingAssetWarning
 from cubekit.errors import CubeError, MetadataMismatchError, OptionError, SourceError, UnknownNameError
 from cubekit.grids import grid
@@ -362,11 +362,11 @@ def test_blocks_that_no_scene_touches_are_made_without_reading(
     item = make_item("a", "2023-05-01", {"red": (full(3), TEN)})
     seen = []
 
-    def count(source: Source, *arguments: Any, **options: Any) -> Pixels:
+    def count(source: Source, *arguments: Any) -> Any:
         seen.append(source.item)
-        return read_onto(source, *arguments, **options)
+        return read_values(source, *arguments)
 
-    monkeypatch.setattr("cubekit.cube.load.read_onto", count)
+    monkeypatch.setattr("cubekit.cube.ahead.read_values", count)
     wide = GeoBox((TEN.shape.y, TEN.shape.x * 3), TEN.transform, TEN.crs)
     found = values_of(open_cube([item], wide, chunks={"x": TEN.shape.x}))[0, 0]
     assert seen == ["a"]

@@ -1,0 +1,181 @@
+"""One block of a cube: scenes are read, masked and laid over each other; each pixel ends with a status."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from cubekit.cube import status as codes
+from cubekit.cube.ahead import Windows
+from cubekit.cube.lay import Recode, lay
+from cubekit.cube.plan import Plan
+from cubekit.cube.quality import masked_by, shaped
+from cubekit.cube.resample import covered
+from cubekit.errors import SourceError
+from cubekit.typing import Array, BoolArray, IntArray
+
+
+class FailedReadWarning(UserWarning):
+    """An asset could not be read; its pixels stay without data."""
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """What the quality band of a scene takes out of a block."""
+
+    where: BoolArray | None
+    """None where no mask is asked for."""
+
+    code: int = codes.MASKED
+    """Why."""
+
+
+def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
+    """Make one block of a cube.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the whole cube.
+    block_id : tuple of int
+        Number of the block along time, band, y and x.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (time, band, y, x), coded as the plan says.
+
+    Raises
+    ------
+    SourceError
+        When an asset cannot be read and failures are not to be recorded.
+    """
+    return _load(plan, block_id, kept=False)[0]
+
+
+def load_with_status(plan: Plan, block_id: tuple[int, int, int, int]) -> tuple[Array, Array]:
+    """Make one block of a cube and say what became of each pixel.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the whole cube.
+    block_id : tuple of int
+        Number of the block along time, band, y and x.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Values, coded as the plan says, and codes of :mod:`cubekit.cube.status` as uint8; both of shape
+        (time, band, y, x).
+
+    Raises
+    ------
+    SourceError
+        When an asset cannot be read and failures are not to be recorded.
+    """
+    return _load(plan, block_id, kept=True)
+
+
+def _load(plan: Plan, block_id: tuple[int, int, int, int], *, kept: bool) -> tuple[Array, Array]:
+    """Make one block; the status is that of the last date where it is not kept."""
+    times, rows, cols = plan.region(block_id)
+    target = plan.grid[rows, cols]
+    shape = (times.stop - times.start, len(plan.bands), *target.shape.yx)
+    dtype = np.dtype(plan.encoding.dtype)
+    fill = np.nan if plan.encoding.nodata is None else plan.encoding.nodata
+    block = np.full(shape, dtype.type(fill), dtype)
+    status = np.zeros(shape if kept else (1, *shape[1:]), np.uint8)
+    steps = [plan.touching(step, rows, cols) for step in range(times.start, times.stop)]
+    with Windows(plan, target, steps) as windows:
+        for number, scenes in enumerate(steps):
+            became = status[number if kept else 0]
+            became[:] = codes.OUTSIDE
+            step = _Step(plan, target, windows, block[number], became)
+            step.fuse(scenes, first=int(np.searchsorted(plan.time_of, times.start + number)))
+    return block, status
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One date of a block."""
+
+    plan: Plan
+    target: GeoBox
+    windows: Windows
+    out: Array
+    status: Array
+
+    @property
+    def records(self) -> bool:
+        """Whether failures are noted instead of raised."""
+        return self.plan.on_error == "record"
+
+    def fuse(self, scenes: IntArray, *, first: int) -> None:
+        """Lay scenes over each other, the first one on top; count them from the first of the date."""
+        for number, scene in enumerate(scenes.tolist()):
+            if number and bool((self.status == codes.READ).all()):
+                return
+            failure = codes.failed(scene - first)
+            hidden = self._hidden(scene, failure)
+            all_hidden = hidden.where is not None and bool(hidden.where.all())
+            for band in range(len(self.plan.bands)):
+                if not all_hidden:
+                    self._lay(scene, band, hidden, failure)
+                elif self.records:
+                    self._note(scene, band, hidden.code)
+
+    def _lay(self, scene: int, band: int, hidden: _Hidden, failure: int) -> None:
+        source = self.plan.source(scene, band)
+        if source is None:
+            self._note(scene, band, codes.MISSING)
+            return
+        try:
+            window = self.windows.get(scene, band)
+            if window is not None:
+                rule = Recode.of(self.plan, scene, band)
+                lay(window, rule, self.out[band], self.status[band], hidden.where)
+        except SourceError as error:
+            self._failed(error)
+            self._note(scene, band, failure)
+            return
+        if self.records:
+            if hidden.where is not None:
+                self._note(scene, band, hidden.code, hidden.where)
+            self._note(scene, band, codes.EMPTY, None if hidden.where is None else ~hidden.where)
+
+    def _hidden(self, scene: int, failure: int) -> _Hidden:
+        """Tell what the quality band masks; all, where it is missing or cannot be read."""
+        rule, layer = self.plan.mask, len(self.plan.bands)
+        if rule is None:
+            return _Hidden(None)
+        everything = np.ones(self.target.shape, bool)
+        if self.plan.source(scene, layer) is None:
+            return _Hidden(everything, codes.MISSING)
+        try:
+            pixels = self.windows.quality(scene)
+        except SourceError as error:
+            self._failed(error)
+            return _Hidden(everything, failure)
+        if pixels is None:
+            return _Hidden(everything)
+        halo = rule.reach  # masked areas beyond the block grow into it
+        inner = (slice(halo, halo + self.target.shape.y), slice(halo, halo + self.target.shape.x))
+        masked = masked_by(pixels.values, rule) & pixels.valid
+        return _Hidden(shaped(masked, pixels.valid, rule)[inner] | ~pixels.valid[inner])
+
+    def _failed(self, error: SourceError) -> None:
+        if not self.records:
+            raise error
+        warnings.warn(str(error), FailedReadWarning, stacklevel=2)
+
+    def _note(self, scene: int, band: int, code: int, among: BoolArray | None = None) -> None:
+        """Note why pixels that a scene covers have no data."""
+        if not self.records:
+            return
+        layers = (band, *range(self.plan.form_of.shape[1]))
+        source = next((s for layer in layers if (s := self.plan.source(scene, layer)) is not None), None)
+        if source is not None:
+            inside = covered(self.windows.positions(source.form.geobox), source.form.geobox.shape.yx)
+            codes.note(self.status[band], inside if among is None else inside & among, code)
