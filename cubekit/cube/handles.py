@@ -7,12 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from rasterio.io import DatasetReader
-
-if TYPE_CHECKING:
-    from cubekit.sources.hdf4 import GridFile
 
 MAX_IDLE: Final = 128
 """Open files that wait for another block."""
@@ -30,7 +27,7 @@ _Stamp = tuple[int, ...]
 class Lent:
     """An open file."""
 
-    file: "DatasetReader | GridFile"
+    file: DatasetReader
     checked: object = None
     """What the file has been compared with, so that this need not be done again."""
 
@@ -54,9 +51,7 @@ class Handles:
         self._process = os.getpid()
 
     @contextmanager
-    def borrow(
-        self, key: Key, path: str, opener: "Callable[[], DatasetReader | GridFile]", *, keep: bool = True
-    ) -> Iterator[Lent]:
+    def borrow(self, key: Key, path: str, opener: Callable[[], Any], *, keep: bool = True) -> Iterator[Lent]:
         """Lend an open file; after a failure it is closed, never lent again.
 
         Parameters
@@ -66,7 +61,7 @@ class Handles:
         path : str
             Of a local file, whose size, time and number must be what they were; empty for others.
         opener : callable
-            Opens it if no idle one is there.
+            Opens it if no idle one is there; returns a `DatasetReader`, or what reads like one.
         keep : bool, optional
             Whether it may wait for the next block; files of formats without threads may not.
 
