@@ -71,7 +71,10 @@ class Windows(Mapping[int, list[dict[Hashable, slice]]]):
             raise KeyError(key)
         ends = self.bounds[key].tolist()
         return [
-            {dim: slice(first, last) for dim, first, last in zip(self.dims, ends[::2], ends[1::2], strict=True)}
+            {
+                dim: slice(first, last)
+                for dim, first, last in zip(self.dims, ends[::2], ends[1::2], strict=True)
+            }
         ]
 
 
