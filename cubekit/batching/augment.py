@@ -88,16 +88,17 @@ class Augmentation:
         for each, number in enumerate(numbers.tolist()):
             random = np.random.default_rng((*seed, 3, number))
             if self.gain:
-                factor = 1 + self.gain * random.standard_normal(x.shape[2])
-                x[each] *= factor.astype("float32").reshape(-1, *[1] * (x.ndim - 3))
+                factor = 1 + self.gain * random.standard_normal((x.shape[2], *[1] * (x.ndim - 3)), "float32")
+                x[each] *= factor
             if self.jitter:
                 x[each] += self.jitter * random.standard_normal(x.shape[1:], dtype="float32")
             if self.drop_dates:
-                lost = random.random(x.shape[1]) < self.drop_dates
+                lost: BoolArray = random.random(x.shape[1]) < self.drop_dates
                 seen = valid[each].reshape(x.shape[1], -1).any(axis=1)
                 if seen.any() and not (seen & ~lost).any():
                     lost[random.choice(np.flatnonzero(seen))] = False
-                x[each, lost], valid[each, lost] = np.nan, False
+                x[each][lost] = np.nan
+                valid[each][lost] = False
         return x, valid
 
 

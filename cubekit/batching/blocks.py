@@ -1,4 +1,4 @@
-"""Which parts of a cube are read at once, so that each chunk is decoded once however patches lie across chunks."""
+"""Which parts of a cube are read at once, so that each chunk is decoded once however patches lie."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -154,6 +154,8 @@ def _strip(reach_y: int, reach_x: int, rows: int, columns: int, *, room: int) ->
     """Return how many chunks a strip is wide, and how many blocks a run is long."""
     if not reach_x:
         width = 1
+    elif columns <= room:
+        width = columns
     else:
         # a strip reads `reach_x` columns of its neighbour too; half of what may be lost is lost here
         enough = ceil(reach_x / ((_AMPLIFICATION - 1) / 2))
@@ -164,7 +166,7 @@ def _strip(reach_y: int, reach_x: int, rows: int, columns: int, *, room: int) ->
 
 
 def _runs(strip: IntArray, row: IntArray, length: int) -> IntArray:
-    """Number the runs: a run ends with its strip, at a gap, and when it is long enough."""
+    """Return the run of each block, which ends with its strip, at a gap, and when it is long enough."""
     broken = np.ones(len(strip), bool)
     broken[1:] = (strip[1:] != strip[:-1]) | (row[1:] != row[:-1] + 1)
     start = np.maximum.accumulate(np.where(broken, np.arange(len(strip)), 0))
@@ -180,7 +182,7 @@ def _least(values: IntArray, group: IntArray, count: int) -> IntArray:
 
 
 def _carried(first: IntArray, last: IntArray, run: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the first row that each block holds and reads: no block needs rows above those of the one before."""
+    """Return the first row that each block holds, and that it reads: none needs more than the one before."""
     first = first.copy()
     follows = np.zeros(len(run), bool)
     follows[1:] = run[1:] == run[:-1]

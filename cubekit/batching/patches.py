@@ -49,7 +49,7 @@ class PatchPlan(Plan):
     [0, 2, 3]
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         data: xr.Dataset | xr.DataArray,
         size: int | tuple[int, int] = 64,
@@ -79,7 +79,7 @@ class PatchPlan(Plan):
         )
 
     @classmethod
-    def random(  # noqa: PLR0913
+    def random(
         cls,
         data: xr.Dataset | xr.DataArray,
         size: int | tuple[int, int] = 64,
@@ -145,7 +145,8 @@ class PatchPlan(Plan):
         """
         values = self._raster("mask", mask) != 0
         height, width = (self.input_dims[dim] for dim in ("y", "x"))
-        return self._sums(values) / (height * width)
+        share: FloatArray = self._sums(values) / (height * width)
+        return share
 
     def keep_valid(self, valid: BoolArray | xr.DataArray, *, least: float = 0.5) -> Self:
         """Leave out patches with too little data.
@@ -257,8 +258,8 @@ class PatchPlan(Plan):
         weighing = int((heavy > 0).sum())
         if not weighing or (weighing < count and not replace):
             raise LabelError(
-                f"{weighing} of {len(self)} patches hold pixels of classes that weigh anything; count={count}. "
-                "replace=True draws patches repeatedly."
+                f"{weighing} of {len(self)} patches hold pixels of classes that weigh anything; "
+                f"count={count}. replace=True draws patches repeatedly."
             )
         random = np.random.default_rng(seed)
         return self.take(random.choice(len(self), count, replace=replace, p=heavy / heavy.sum()))
@@ -337,7 +338,8 @@ def _lengths(
         raise OptionError(f"horizon={horizon} needs steps=: the number of dates before it.")
     for dim, length in lengths.items():
         if length > data.sizes.get(dim, 0):
-            raise OptionError(f"A patch takes {length} along {dim!r}; the data has {data.sizes.get(dim, 0)}.")
+            found = data.sizes.get(dim, 0)
+            raise OptionError(f"A patch takes {length} along {dim!r}; the data has {found}.")
     return lengths
 
 

@@ -11,7 +11,7 @@ from cubekit.typing import BoolArray, IntArray
 
 
 class PixelPlan(ChunkPlan):
-    """Series of pixels, gathered window by window: an ``xbatcher.BatchGenerator`` of the windows that hold any.
+    """Series of pixels: an ``xbatcher.BatchGenerator`` of the windows that hold any.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class PixelPlan(ChunkPlan):
         self, cube: xr.Dataset, pixels: BoolArray | xr.DataArray | int | None = None, *, seed: int = 0
     ) -> None:
         check_space(cube)
-        data = cube[MAIN] if isinstance(cube, xr.Dataset) else cube
+        data = cube[MAIN]
         self.mask = _mask(pixels, (data.sizes["y"], data.sizes["x"]), seed)
         sides = Reader(data).sides
         super().__init__(cube, block=None if sides is None else (sides[-2], sides[-1]), keep=self.mask)
@@ -49,9 +49,9 @@ class PixelPlan(ChunkPlan):
             (n,) int64.
         """
         if self.mask is None:
-            return np.prod(
-                self.edges.reshape(-1, 2, 2)[..., 1] - self.edges.reshape(-1, 2, 2)[..., 0], axis=1
-            )
+            top, bottom, left, right = self.edges.T.astype("int64")
+            area: IntArray = (bottom - top) * (right - left)
+            return area
         return np.array(
             [np.count_nonzero(self.mask[top:bottom, left:right]) for top, bottom, left, right in self.edges]
         )

@@ -1,8 +1,9 @@
 """Which windows of a cube to read, in which order: xbatcher plans held in a few bytes a window."""
 
+import operator
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
 import xarray as xr
@@ -81,8 +82,8 @@ class Windows(Mapping[int, list[dict[Hashable, slice]]]):
 class Plan(xbatcher.BatchGenerator):  # type: ignore[misc]  # xbatcher ships no types
     """An ``xbatcher.BatchGenerator`` whose selectors are small and whose windows can be chosen from.
 
-    Takes what xbatcher takes and yields what xbatcher yields. Selectors are held as an array of integers, except
-    with ``concat_input_dims``, where a batch is many windows.
+    Takes what xbatcher takes and yields what xbatcher yields. Selectors are held as an array of integers,
+    except with ``concat_input_dims``, where a batch is many windows.
 
     Parameters
     ----------
@@ -104,12 +105,12 @@ class Plan(xbatcher.BatchGenerator):  # type: ignore[misc]  # xbatcher ships no 
         Applied before a window is kept.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  (xbatcher's own signature)
+    def __init__(  # noqa: PLR0917  (xbatcher's own signature)
         self,
         ds: xr.Dataset | xr.DataArray,
-        input_dims: Mapping[Hashable, int],
-        input_overlap: Mapping[Hashable, int] | None = None,
-        batch_dims: Mapping[Hashable, int] | None = None,
+        input_dims: Mapping[Any, int],
+        input_overlap: Mapping[Any, int] | None = None,
+        batch_dims: Mapping[Any, int] | None = None,
         concat_input_dims: bool = False,  # noqa: FBT001, FBT002
         preload_batch: bool = True,  # noqa: FBT001, FBT002
         cache: dict[str, Any] | None = None,
@@ -130,10 +131,10 @@ class Plan(xbatcher.BatchGenerator):  # type: ignore[misc]  # xbatcher ships no 
             }
             self._batch_selectors.selectors = Windows.product(ranges)
 
-    def __getitem__(self, idx: int) -> xr.Dataset | xr.DataArray:
+    def __getitem__(self, idx: SupportsIndex) -> xr.Dataset | xr.DataArray:
         """Read one window into memory; unlike plain xbatcher, NumPy's integers are welcome."""
         window: xr.Dataset | xr.DataArray = super().__getitem__(
-            int(idx) if isinstance(idx, np.integer) else idx
+            operator.index(idx) if hasattr(idx, "__index__") else idx
         )
         return window
 
@@ -170,8 +171,9 @@ class Plan(xbatcher.BatchGenerator):  # type: ignore[misc]  # xbatcher ships no 
     def _with(self, windows: Windows) -> Self:
         """Return a copy that has other windows."""
         other = copy(self)
-        other._batch_selectors = copy(self._batch_selectors)
-        other._batch_selectors.selectors = windows
+        schema = copy(self._batch_selectors)
+        schema.selectors = windows
+        other.__dict__["_batch_selectors"] = schema
         return other
 
     def bounds(self, dim: str) -> IntArray:

@@ -48,8 +48,8 @@ def schedule(
 ) -> Schedule:
     """Order the items of one shard.
 
-    Blocks come in random order; the items of each are spread over the time in which `held` blocks come and go.
-    So every batch is drawn from about `held` blocks, and blocks are read at an even pace.
+    Blocks come in random order; the items of each are spread over the time in which `held` blocks come and
+    go. So every batch is drawn from about `held` blocks, and blocks are read at an even pace.
 
     Parameters
     ----------

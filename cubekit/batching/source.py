@@ -1,4 +1,4 @@
-"""A cube as a stream reads it: straight from its chunks, with labels, masks and ancillary data beside each pixel."""
+"""A cube as a stream reads it: straight from its chunks, with labels, masks and more beside each pixel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class Source:
     """The cube."""
 
     readers: Mapping[str, Reader]
-    """``x`` (time, band, y, x) and, where given, ``y`` (y, x), ``mask`` (time, y, x), ``aux`` (layer, y, x)."""
+    """``x`` (time, band, y, x); where given ``y`` (y, x), ``mask`` (time, y, x), ``aux`` (layer, y, x)."""
 
     encoding: Encoding
     """Of ``x``."""
@@ -178,7 +178,8 @@ def _found(name: str, dim: str, values: xr.DataArray, data: xr.DataArray) -> sli
     if dim not in values.indexes or dim not in data.indexes:
         if values.sizes[dim] != data.sizes[dim]:
             raise OptionError(
-                f"{name} has {values.sizes[dim]} along {dim!r}, the cube {data.sizes[dim]}, and no coordinates."
+                f"{name} has {values.sizes[dim]} along {dim!r} and no coordinates; the cube has "
+                f"{data.sizes[dim]}."
             )
         return slice(None)
     wanted, have = (each.indexes[dim].to_numpy() for each in (data, values))

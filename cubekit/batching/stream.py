@@ -1,18 +1,17 @@
 """Batches from cubes, chunk by chunk: every chunk decoded once an epoch, by threads that read ahead."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from cubekit.batching.augment import Augmentation, turned
+from cubekit.batching.augment import Augmentation
 from cubekit.batching.blocks import Blocks, plan_blocks
+from cubekit.batching.fetch import AHEAD, Fetch, reading
+from cubekit.batching.part import Arrays, Part
 from cubekit.batching.patches import PatchPlan
 from cubekit.batching.pixels import PixelPlan
 from cubekit.batching.plan import Plan
@@ -21,13 +20,10 @@ from cubekit.batching.source import Source
 from cubekit.errors import OptionError
 from cubekit.typing import Array, IntArray
 
-Arrays = dict[str, Array]
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
-_AHEAD = 2  # blocks being read beside those that are mixed
 _PIECES = 64  # parts of a batch of pixel series that come from different places
 _LOOKED_AT = 1_000_000  # samples that the design effect is computed from
-_TIMED = ("x", "mask")  # what is cut along time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +38,9 @@ class Shard:
 class BlockStream:
     """Batches of NumPy arrays from one or several cubes.
 
-    Every batch is a dictionary: ``x`` (n, time, band, y, x) or (n, time, band) stored numbers, ``doy`` (n, time)
-    int64, ``index`` (n,) int64 number of the item in the plans one after the other, and what there is of ``y``
-    (labels int64, or the dates to forecast as stored numbers), ``mask`` and ``aux``.
+    Every batch is a dictionary: ``x`` (n, time, band, y, x) or (n, time, band) stored numbers, ``doy``
+    (n, time) int64, ``index`` (n,) int64 number of the item in the plans one after the other, and what there
+    is of ``y`` (labels, int64), ``future`` (stored numbers of the dates to forecast), ``mask`` and ``aux``.
     """
 
     sources: Sequence[Source]
@@ -61,10 +57,10 @@ class BlockStream:
     """What passes have read so far."""
 
     @cached_property
-    def parts(self) -> list["_Part"]:
+    def parts(self) -> list[Part]:
         """What is read of each cube."""
         return [
-            _Part(source=source, plan=plan, blocks=self._blocks(source, plan), piece=self._piece)
+            Part(source=source, plan=plan, blocks=self._blocks(source, plan), piece=self._piece)
             for source, plan in zip(self.sources, self.plans, strict=True)
         ]
 
@@ -118,7 +114,7 @@ class BlockStream:
         int
             At least 1.
         """
-        return max(1, int(self.buffer // shards // max(1, self.blocks.block_bytes)) - _AHEAD)
+        return max(1, int(self.buffer // shards // max(1, self.blocks.block_bytes)) - AHEAD)
 
     def order(self, epoch: int, shard: Shard, *, sharing: int = 1) -> Schedule:
         """Return what a shard gives out in an epoch.
@@ -161,7 +157,7 @@ class BlockStream:
         batches = min(total, max(count or 0, -(-total // self.batch)))
         return (np.arange(1, batches + 1) * total) // max(1, batches)
 
-    def pass_over(  # noqa: PLR0913
+    def pass_over(
         self,
         epoch: int = 0,
         *,
@@ -203,7 +199,7 @@ class BlockStream:
         begin = int(firsts[start]) if start < len(cuts) else 0
         skipped = int(np.searchsorted(ends, begin, side="right"))
         clock = time.perf_counter()
-        with _reading(self, order, epoch, skipped) as fetch:
+        with reading(self._fetch(order, epoch, skipped)) as fetch:
             for first, end in zip(firsts[start:].tolist(), cuts[start:].tolist(), strict=True):
                 low, high = np.searchsorted(ends, [first, end - 1], side="right")
                 span = range(int(low), int(high) + 1)
@@ -214,11 +210,19 @@ class BlockStream:
                 self.read["seconds"] += time.perf_counter() - clock
                 clock = time.perf_counter()
 
+    def _fetch(self, order: Schedule, epoch: int, skipped: int) -> Fetch:
+        """Return what reads the blocks of a pass."""
+
+        def load(block: int, above: Arrays | None) -> tuple[Arrays, Arrays]:
+            return self.load(block, above, (self.seed, epoch))
+
+        return Fetch(order, self.blocks.run, load, skipped=skipped, threads=self.threads)
+
     def _gather(
         self,
         pieces: list[tuple[int, int, int]],
         span: tuple[int, int],
-        fetch: "_Fetch",
+        fetch: Fetch,
         turns: IntArray | None,
         allocate: Allocate,
     ) -> Arrays:
@@ -253,7 +257,7 @@ class BlockStream:
         """First block of each part."""
         return np.cumsum([0, *(len(part.blocks.run) for part in self.parts)])
 
-    def _part_of(self, item: int) -> tuple["_Part", int]:
+    def _part_of(self, item: int) -> tuple[Part, int]:
         number = int(np.searchsorted(self._firsts, item, side="right")) - 1
         return self.parts[number], int(item - self._firsts[number])
 
@@ -304,226 +308,6 @@ class BlockStream:
         return design_effect(places, cuts[cuts <= len(places)])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Part:
-    """One cube, its plan and its blocks. An item is a patch, or a piece of the pixels of a window."""
-
-    source: Source
-    plan: Plan
-    blocks: Blocks
-    piece: int
-
-    @property
-    def _pixels(self) -> bool:
-        return isinstance(self.plan, PixelPlan)
-
-    @cached_property
-    def _pieces(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Window, first pixel and number of pixels of each piece."""
-        counts = self.plan.counts() if isinstance(self.plan, PixelPlan) else np.ones(len(self.plan), "int64")
-        number = -(-counts // self.piece) if self._pixels else counts
-        window = np.repeat(np.arange(len(counts)), number)
-        step = np.arange(len(window)) - np.repeat(np.cumsum(number) - number, number)
-        first = step * self.piece if self._pixels else step
-        return window, first, np.minimum(counts[window] - first, self.piece)
-
-    @property
-    def weights(self) -> IntArray:
-        return self._pieces[2]
-
-    @property
-    def block_of(self) -> IntArray:
-        return self.blocks.item[self._pieces[0]]
-
-    @property
-    def chunk_of(self) -> IntArray:
-        chunks = self.source.readers["x"].chunks
-        row, column = (
-            np.searchsorted(borders, self.plan.bounds(dim)[:, 0], side="right")
-            for dim, borders in (("y", chunks.rows), ("x", chunks.columns))
-        )
-        found: IntArray = (row * (len(chunks.columns) + 1) + column)[self._pieces[0]]
-        return found
-
-    @cached_property
-    def _firsts(self) -> IntArray:
-        """Number of the first pixel of each window."""
-        counts = np.bincount(self._pieces[0], weights=self.weights, minlength=len(self.plan)).astype("int64")
-        return np.cumsum(counts) - counts
-
-    @cached_property
-    def _windows_of(self) -> IntArray:
-        """Window of each block of pixels: each has one."""
-        window = np.empty(len(self.blocks.run), "int64")
-        window[self.blocks.item] = np.arange(len(self.plan))
-        return window
-
-    def load(self, block: int, above: Arrays | None) -> tuple[Arrays, int]:
-        """Read what is new of a block, and put it below what is known."""
-        top, bottom, left, right = self.blocks.window[block].tolist()
-        fresh = int(self.blocks.fresh[block])
-        raw: Arrays = {}
-        size = 0
-        for name, reader in self.source.readers.items():
-            new = reader(slice(fresh, bottom), slice(left, right))
-            size += new.nbytes
-            if above is not None and fresh > top:
-                new = np.concatenate([above[name], new], axis=-2)
-            raw[name] = new
-        return raw, size
-
-    def tail(self, block: int, raw: Arrays) -> Arrays:
-        """Return a copy of the rows that the next block takes over; nothing where a run ends."""
-        blocks = self.blocks
-        if block + 1 == len(blocks.run) or blocks.run[block + 1] != blocks.run[block]:
-            return {}
-        first = int(blocks.window[block + 1, 0] - blocks.window[block, 0])
-        return {name: values[..., first:, :].copy() for name, values in raw.items()}
-
-    def prepared(self, block: int, raw: Arrays, seed: tuple[int, ...] | None) -> Arrays:
-        """Turn a block into series in the order given out, where pixels are asked for."""
-        if not isinstance(self.plan, PixelPlan):
-            return raw
-        window = int(self._windows_of[block])
-        top, bottom, left, right = self.plan.edges[window].tolist()
-        mask = self.plan.mask
-        chosen = None if mask is None else np.flatnonzero(mask[top:bottom, left:right])
-        count = (bottom - top) * (right - left) if chosen is None else len(chosen)
-        mixed = (
-            np.arange(count) if seed is None else np.random.default_rng((*seed, 4, block)).permutation(count)
-        )
-        ready = {}
-        for name, values in raw.items():
-            flat = values.reshape(-1, values.shape[-2] * values.shape[-1])
-            series = np.ascontiguousarray((flat if chosen is None else flat[:, chosen]).T)
-            ready[name] = (series if seed is None else series[mixed]).reshape(count, *values.shape[:-2])
-        return ready | {"index": self._firsts[window] + mixed}
-
-    def samples(self, item: int, arrays: Arrays, inside: slice, code: int) -> Arrays:
-        """Return views of the samples of an item."""
-        window, first, _ = (each[item] for each in self._pieces)
-        if self._pixels:
-            span = slice(int(first) + inside.start, int(first) + inside.stop)
-            found = {name: values[span] for name, values in arrays.items()}
-            found["doy"] = np.broadcast_to(
-                self.source.doy.astype("int64"), (len(found["x"]), len(self.source.doy))
-            )
-        else:
-            found = self._patch(int(window), arrays, code)
-        if "y" in self.source.readers:
-            found["y"] = found["y"].astype("int64")
-        return found
-
-    def _patch(self, window: int, arrays: Arrays, code: int) -> Arrays:
-        """Return views of one patch."""
-        (top, bottom), (left, right), (first, last) = (
-            self.plan.bounds(dim)[window].tolist() for dim in ("y", "x", "time")
-        )
-        above, before = self.blocks.window[self.blocks.item[window], [0, 2]].tolist()
-        horizon = self.plan.horizon if isinstance(self.plan, PatchPlan) else 0
-        found: Arrays = {}
-        for name, values in arrays.items():
-            cut = turned(values[..., top - above : bottom - above, left - before : right - before], code)
-            found[name] = (cut[first : last - horizon] if name in _TIMED else cut)[None]
-            if name == "x" and horizon:
-                found["future"] = cut[last - horizon : last][None]
-        found["doy"] = self.source.doy[first : last - horizon].astype("int64")[None]
-        found["index"] = np.array([window])
-        return found
-
-
-class _Fetch:
-    """Blocks of a pass: read ahead in order, held until their last item has been given out."""
-
-    def __init__(self, stream: BlockStream, order: Schedule, epoch: int, skipped: int) -> None:
-        self._stream, self._order, self._epoch = stream, order, epoch
-        last = order.last
-        self._ending = np.argsort(last)
-        self._last = last[self._ending]
-        self._freed = int(np.searchsorted(self._last, skipped))
-        self._needed = last >= skipped
-        self._held: dict[int, Future[tuple[Arrays, Arrays]]] = {}
-        self._tails: dict[int, Future[tuple[Arrays, Arrays]]] = {}  # the last of each run that is under way
-        self._next = 0
-        self.pool = ThreadPoolExecutor(stream.threads, thread_name_prefix="cubekit-read")
-
-    def __call__(self, place: int) -> Arrays:
-        """Return a block, and see that those behind it are being read."""
-        while self._next <= min(place + _AHEAD, len(self._order.blocks) - 1):
-            if self._needed[self._next] or self._leads(self._next):
-                self._submit(self._next)
-            self._next += 1
-        return self._held[place].result()[1]
-
-    def _leads(self, place: int) -> bool:
-        """Tell whether a later block of the same run takes rows over from this one."""
-        runs = self._stream.blocks.run[self._order.blocks]
-        return bool((self._needed & (runs == runs[place]) & (np.arange(len(runs)) > place)).any())
-
-    def _submit(self, place: int) -> None:
-        block = int(self._order.blocks[place])
-        run = int(self._stream.blocks.run[block])
-        before = self._tails.get(run)
-        reading = self.pool.submit(self._load, block, before)
-        if self._needed[place]:
-            self._held[place] = reading
-        runs = self._stream.blocks.run
-        if block + 1 < len(runs) and runs[block + 1] == run:
-            self._tails[run] = reading
-        else:
-            self._tails.pop(run, None)
-
-    def _load(self, block: int, before: Future[tuple[Arrays, Arrays]] | None) -> tuple[Arrays, Arrays]:
-        above = None if before is None else before.result()[0]
-        return self._stream.load(block, above, (self._stream.seed, self._epoch))
-
-    def done(self, position: int) -> None:
-        """Let go of blocks all of whose items before a position have been given out."""
-        while self._freed < len(self._last) and self._last[self._freed] < position:
-            self._held.pop(int(self._ending[self._freed]), None)
-            self._freed += 1
-
-
-@contextmanager
-def _reading(stream: BlockStream, order: Schedule, epoch: int, skipped: int) -> Iterator[_Fetch]:
-    """Read blocks in threads that end with the pass."""
-    fetch = _Fetch(stream, order, epoch, skipped)
-    try:
-        yield fetch
-    finally:
-        fetch.pool.shutdown(wait=True, cancel_futures=True)
-
-
-def ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
-    """Make items in a thread before they are asked for.
-
-    Parameters
-    ----------
-    batches : iterator
-        Where items come from.
-    depth : int
-        Items made beforehand.
-
-    Yields
-    ------
-    object
-        The items.
-    """
-    end = object()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="cubekit-batch")
-    waiting: deque[Future[Any]] = deque()
-    try:
-        waiting.extend(pool.submit(next, batches, end) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not end:
-            waiting.append(pool.submit(next, batches, end))
-            yield item
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        close = getattr(batches, "close", None)
-        if close is not None:
-            close()
-
-
 def check_plans(sources: Sequence[Source], plans: Sequence[Plan]) -> None:
     """Raise unless batches of all cubes fit together.
 
@@ -561,5 +345,6 @@ def check_plans(sources: Sequence[Source], plans: Sequence[Plan]) -> None:
         for key, value in shape.items():
             if repr(value) != repr(shapes[0][key]):  # NaN differs from itself
                 raise OptionError(
-                    f"Cubes do not fit together: {key} is {shapes[0][key]!r} in the first, {value!r} in number {number}."
+                    f"Cubes do not fit together: {key} is {shapes[0][key]!r} in the first, {value!r} in "
+                    f"number {number}."
                 )
