@@ -93,7 +93,7 @@ class Augmentation:
             if self.jitter:
                 x[each] += self.jitter * random.standard_normal(x.shape[1:], dtype="float32")
             if self.drop_dates:
-                lost: BoolArray = random.random(x.shape[1]) < self.drop_dates
+                lost = np.less(random.random(x.shape[1]), self.drop_dates)
                 seen = valid[each].reshape(x.shape[1], -1).any(axis=1)
                 if seen.any() and not (seen & ~lost).any():
                     lost[random.choice(np.flatnonzero(seen))] = False

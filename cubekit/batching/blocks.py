@@ -81,7 +81,7 @@ def plan_blocks(rows: IntArray, columns: IntArray, chunks: Chunks, *, budget: in
     Returns
     -------
     Blocks
-        Numbered down the strips, strips from left to right.
+        Row by row; where items lie across rows of chunks, down strips from left to right.
     """
     split, down, across = _cut(chunks, budget)
     top, bottom, left = _place(rows[:, 0], down), _place(rows[:, 1] - 1, down), _place(columns[:, 0], across)
@@ -92,8 +92,12 @@ def plan_blocks(rows: IntArray, columns: IntArray, chunks: Chunks, *, budget: in
 
     strip = left // width
     # an item belongs to the block in whose last rows it ends, so that the rows above are known by then
-    key, item = np.unique(strip * len(down) + bottom, return_inverse=True)
-    strip_of, row_of = np.divmod(key, len(down))
+    if reach_y:
+        key, item = np.unique(strip * len(down) + bottom, return_inverse=True)
+        strip_of, row_of = np.divmod(key, len(down))
+    else:
+        key, item = np.unique(bottom * len(across) + strip, return_inverse=True)
+        row_of, strip_of = np.divmod(key, len(across))
     run = _runs(strip_of, row_of, length if reach_y else 1)
     first_row = _least(rows[:, 0], item, len(key))
     last_row = down[row_of + 1].astype("int64")

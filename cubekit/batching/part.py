@@ -40,7 +40,8 @@ class Part:
         window = np.repeat(np.arange(len(counts)), number)
         step = np.arange(len(window)) - np.repeat(np.cumsum(number) - number, number)
         first = step * self.piece if self._pixels else step
-        return window, first, np.minimum(counts[window] - first, self.piece)
+        left: IntArray = counts[window] - first
+        return window, first, left.clip(max=self.piece)
 
     @property
     def weights(self) -> IntArray:
@@ -78,7 +79,22 @@ class Part:
         return window
 
     def load(self, block: int, above: Arrays | None) -> tuple[Arrays, int]:
-        """Read what is new of a block, and put it below what is known."""
+        """Read what is new of a block, and put it below what is known.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        above : dict or None
+            Rows that the block before left.
+
+        Returns
+        -------
+        raw : dict
+            Arrays by name, rows and columns last.
+        size : int
+            Bytes read.
+        """
         top, bottom, left, right = self.blocks.window[block].tolist()
         fresh = int(self.blocks.fresh[block])
         raw: Arrays = {}
@@ -92,7 +108,20 @@ class Part:
         return raw, size
 
     def tail(self, block: int, raw: Arrays) -> Arrays:
-        """Return a copy of the rows that the next block takes over; nothing where a run ends."""
+        """Return a copy of the rows that the next block takes over.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        raw : dict
+            From :meth:`load`.
+
+        Returns
+        -------
+        dict
+            Arrays by name; empty where a run ends.
+        """
         blocks = self.blocks
         if block + 1 == len(blocks.run) or blocks.run[block + 1] != blocks.run[block]:
             return {}
@@ -100,7 +129,22 @@ class Part:
         return {name: values[..., first:, :].copy() for name, values in raw.items()}
 
     def prepared(self, block: int, raw: Arrays, seed: tuple[int, ...] | None) -> Arrays:
-        """Turn a block into series in the order given out, where pixels are asked for."""
+        """Turn a block into series in the order given out, where pixels are asked for.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        raw : dict
+            From :meth:`load`.
+        seed : tuple of int or None
+            Of the order of pixels; None keeps it.
+
+        Returns
+        -------
+        dict
+            `raw`, or arrays (pixel, ...) with ``index``.
+        """
         if not isinstance(self.plan, PixelPlan):
             return raw
         window = int(self._windows_of[block])
@@ -119,7 +163,24 @@ class Part:
         return ready | {"index": self._firsts[window] + mixed}
 
     def samples(self, item: int, arrays: Arrays, inside: slice, code: int) -> Arrays:
-        """Return views of the samples of an item."""
+        """Return views of the samples of an item.
+
+        Parameters
+        ----------
+        item : int
+            Which.
+        arrays : dict
+            Its block, from :meth:`prepared`.
+        inside : slice
+            Which of its samples.
+        code : int
+            How a patch is turned.
+
+        Returns
+        -------
+        dict
+            Arrays (samples, ...) by name.
+        """
         window, first, _ = (each[item] for each in self._pieces)
         if self._pixels:
             span = slice(int(first) + inside.start, int(first) + inside.stop)

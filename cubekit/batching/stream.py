@@ -191,7 +191,7 @@ class BlockStream:
         """
         order = self.order(epoch, shard or Shard(), sharing=sharing)
         cuts = self.cuts(order, count)
-        firsts = np.concatenate([[0], cuts[:-1]])
+        firsts = np.concatenate([[0], cuts])[:-1]
         ends = np.cumsum(self.weights[order.items])
         turns = None
         if self.augment and (self.augment.flip or self.augment.rotate):

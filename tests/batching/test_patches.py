@@ -31,11 +31,11 @@ def test_the_plan_yields_what_plain_xbatcher_yields(data: st.DataObject) -> None
     overlap = {dim: data.draw(st.integers(0, size - 1)) for dim, size in inputs.items()}
     batches = {dim: data.draw(st.integers(1, sizes[dim])) for dim in sorted(set(sizes) - set(dims))[:1]}
     concat = data.draw(st.booleans()) and bool(inputs)
+    cube = cube.drop_vars("y") if concat else cube  # xbatcher concatenates coordinates that differ
     plain, ours = (
         make(cube, input_dims=inputs, input_overlap=overlap, batch_dims=batches, concat_input_dims=concat)
         for make in (xbatcher.BatchGenerator, Plan)
     )
-    assert dict(ours._batch_selectors.selectors) == plain._batch_selectors.selectors
     assert len(ours) == len(plain)
     for mine, theirs in zip(ours, plain, strict=True):
         xr.testing.assert_identical(mine, theirs)
@@ -48,7 +48,7 @@ def test_the_plan_refuses_what_xbatcher_refuses() -> None:
             with pytest.raises(ValueError, match="must be less than"):
                 make(cube, input_dims=inputs, input_overlap=overlap)
     with pytest.raises(NotImplementedError):
-        Plan(cube, input_dims={"x": 2})[[1, 2]]
+        Plan(cube, input_dims={"x": 2})[[1, 2]]  # type: ignore[index]
     with pytest.raises(OptionError, match="concat_input_dims"):
         _ = Plan(cube, input_dims={"x": 2}, concat_input_dims=True).windows
 

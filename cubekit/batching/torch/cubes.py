@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from cubekit.batching.describe import describe
+from cubekit.batching.fetch import ahead
 from cubekit.batching.pixels import PixelPlan
 from cubekit.batching.plan import Plan
 from cubekit.batching.schedule import share_out
-from cubekit.batching.fetch import ahead
 from cubekit.batching.stream import BlockStream, Shard
 from cubekit.batching.torch.shared import Batch, SharedStream, check_identity
 from cubekit.cube.contract import Encoding

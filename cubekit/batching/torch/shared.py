@@ -35,7 +35,20 @@ def ranks() -> tuple[int, int]:
 
 
 def check_identity(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Raise unless a state belongs to a stream."""
+    """Raise unless a state belongs to a stream.
+
+    Parameters
+    ----------
+    state : mapping
+        That was saved.
+    identity : mapping
+        What must be the same.
+
+    Raises
+    ------
+    OptionError
+        With all that differs.
+    """
     differing = {key: (state.get(key), value) for key, value in identity.items() if state.get(key) != value}
     if differing:
         shown = ", ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in differing.items())
