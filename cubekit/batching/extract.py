@@ -10,6 +10,7 @@ from cubekit.batching.decode import valid_values
 from cubekit.batching.plan import ChunkPlan
 from cubekit.batching.position import metric_positions
 from cubekit.batching.samples import Samples
+from cubekit.batching.source import Reader
 from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, geobox_of
 from cubekit.errors import LabelError, OptionError
 from cubekit.labels import class_table
@@ -154,14 +155,22 @@ def _read(data: xr.DataArray, rows: IntArray, columns: IntArray, *, progress: bo
     """Gather pixels (n, time, band), window by window."""
     wanted = np.zeros((data.sizes["y"], data.sizes["x"]), bool)
     wanted[rows, columns] = True
-    plan = ChunkPlan(data, keep=wanted)
+    reader = Reader(data)
+    direct = reader.sides if reader.is_stored else None  # chunks are smaller than Dask's blocks of shards
+    plan = ChunkPlan(data, block=None if direct is None else direct[-2:], keep=wanted)
     stored = np.empty((len(rows), data.sizes["time"], data.sizes["band"]), data.dtype)
     with progress_bar("extract", len(plan), unit="blocks", enabled=progress) as advance:
         for index, (top, bottom, left, right) in enumerate(plan.edges.tolist()):
             # rows are sorted, so that only those of the window's band need to be looked at
             first, last = np.searchsorted(rows, [top, bottom])
             inside = first + np.flatnonzero((columns[first:last] >= left) & (columns[first:last] < right))
-            window = plan[index].transpose(*DIMS).to_numpy()
-            stored[inside] = window[:, :, rows[inside] - top, columns[inside] - left].transpose(2, 0, 1)
+            if direct is None:
+                window = plan[index].transpose(*DIMS).to_numpy()
+            else:
+                window = reader(slice(top, bottom), slice(left, right))
+            flat = window.reshape(-1, (bottom - top) * (right - left))
+            stored[inside] = flat[
+                :, (rows[inside] - top) * (right - left) + columns[inside] - left
+            ].T.reshape(len(inside), *stored.shape[1:])
             advance()
     return stored

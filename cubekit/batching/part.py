@@ -68,8 +68,8 @@ class Part:
     def _firsts(self) -> IntArray:
         """Number of the first pixel of each window."""
         counts = np.bincount(self._pieces[0], weights=self.weights, minlength=len(self.plan)).astype("int64")
-        ends: IntArray = np.cumsum(counts)
-        return ends - counts
+        firsts: IntArray = np.cumsum(counts) - counts
+        return firsts
 
     @cached_property
     def _windows_of(self) -> IntArray:

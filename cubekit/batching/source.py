@@ -48,6 +48,11 @@ class Reader:
         return window.to_numpy()
 
     @property
+    def is_stored(self) -> bool:
+        """Whether the variable is that of a store, whole and unchanged."""
+        return self._stored is not None
+
+    @property
     def sides(self) -> tuple[int, ...] | None:
         """Shape of what is decoded at once; None where that is not known or not regular."""
         if self._stored is not None:

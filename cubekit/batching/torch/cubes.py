@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, get_worker_info
 
+from cubekit.batching.buffers import Buffers
 from cubekit.batching.describe import describe
 from cubekit.batching.fetch import ahead
 from cubekit.batching.pixels import PixelPlan
@@ -124,7 +125,7 @@ class CubeStream(SharedStream):
             shard=Shard(number=rank * workers + number, count=ranks * workers),
             count=count,
             sharing=workers,
-            allocate=_allocate,
+            allocate=Buffers(_memory),
         )
         arrays = ahead(passing, _PREFETCH)
         for index, each in enumerate(arrays, start):
@@ -258,13 +259,12 @@ def _decoded(
     return values.masked_fill_(~valid, math.nan), valid
 
 
-def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return an empty array; in pinned memory where there is a GPU, so that copies overlap with work."""
+def _memory(size: int) -> Array:
+    """Return bytes of any content; pinned where there is a GPU, so that copies overlap with work."""
     if not torch.cuda.is_available() or get_worker_info() is not None:
-        return np.empty(shape, dtype)
-    bytes_ = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8, pin_memory=True)
-    array: Array = bytes_.numpy().view(dtype).reshape(shape)
-    return array
+        return np.empty(size, "uint8")
+    pinned: Array = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return pinned
 
 
 def _check_fork() -> None:
