@@ -30,12 +30,13 @@ def _cubekit(layout: str) -> Case:
         """Stream all patches, shuffled, as stored numbers."""
         import cubekit as ck
         from cubekit.batching.patches import PatchPlan
+        from cubekit.batching.torch import batches  # loads torch, as the others do before the clock
 
         cube = ck.open(_folder(inputs, layout))
         plan = PatchPlan(cube, PATCH, edge="drop")
         count = values = 0
         with clock:
-            for each in ck.batches(cube, plan, shuffle=True, stored=True):
+            for each in batches(cube, plan, shuffle=True, stored=True):
                 count, values = count + len(each["x"]), values + each["x"].numel()
         return _rates(clock, count, values // count)
 
