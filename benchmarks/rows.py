@@ -1,6 +1,6 @@
 """All rows of the suite, in the order in which they are run and shown."""
 
-from benchmarks import composite, load, planning, prediction, series, stores
+from benchmarks import composite, load, patches, planning, prediction, series, stores
 from benchmarks.measure import Row
 
 ROWS: dict[str, Row] = {
@@ -9,5 +9,6 @@ ROWS: dict[str, Row] = {
     **planning.ROWS,
     **stores.ROWS,
     **series.ROWS,
+    **patches.ROWS,
     **prediction.ROWS,
 }

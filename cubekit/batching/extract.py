@@ -1,6 +1,7 @@
 """Labelled pixels of a cube as samples, reading each chunk once and only where there are labels."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import xarray as xr
@@ -10,6 +11,7 @@ from cubekit.batching.decode import valid_values
 from cubekit.batching.plan import ChunkPlan
 from cubekit.batching.position import metric_positions
 from cubekit.batching.samples import Samples
+from cubekit.batching.source import Reader
 from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, geobox_of
 from cubekit.errors import LabelError, OptionError
 from cubekit.labels import class_table
@@ -17,6 +19,7 @@ from cubekit.progress import progress as progress_bar
 from cubekit.typing import Array, FloatArray, IntArray
 
 _TOLERANCE = 1e-3  # pixels that two grids may differ by: rounding in coordinates, never a shift
+_THREADS = 4  # that read chunks of a store
 _METRES_PER_DEGREE = 111_195.0  # mean radius of the Earth, 6,371 km
 
 
@@ -161,14 +164,27 @@ def _read(data: xr.DataArray, rows: IntArray, columns: IntArray, *, progress: bo
     """Gather pixels (n, time, band), window by window."""
     wanted = np.zeros((data.sizes["y"], data.sizes["x"]), bool)
     wanted[rows, columns] = True
-    plan = ChunkPlan(data, keep=wanted)
+    reader = Reader(data)
+    sides = reader.sides if reader.is_stored else None  # chunks are smaller than Dask's blocks of shards
+    plan = ChunkPlan(data, block=None if sides is None else (sides[-2], sides[-1]), keep=wanted)
     stored = np.empty((len(rows), data.sizes["time"], data.sizes["band"]), data.dtype)
-    with progress_bar("extract", len(plan), unit="blocks", enabled=progress) as advance:
-        for index, (top, bottom, left, right) in enumerate(plan.edges.tolist()):
-            # rows are sorted, so that only those of the window's band need to be looked at
-            first, last = np.searchsorted(rows, [top, bottom])
-            inside = first + np.flatnonzero((columns[first:last] >= left) & (columns[first:last] < right))
+
+    def gather(index: int) -> None:
+        top, bottom, left, right = plan.edges[index].tolist()
+        # rows are sorted, so that only those of the window's band need to be looked at
+        first, last = np.searchsorted(rows, [top, bottom])
+        inside = first + np.flatnonzero((columns[first:last] >= left) & (columns[first:last] < right))
+        if sides is None:
             window = plan[index].transpose(*DIMS).to_numpy()
-            stored[inside] = window[:, :, rows[inside] - top, columns[inside] - left].transpose(2, 0, 1)
+        else:
+            window = reader(slice(top, bottom), slice(left, right))
+        stored[inside] = window[:, :, rows[inside] - top, columns[inside] - left].transpose(2, 0, 1)
+
+    # what Dask computes, it computes in threads of its own
+    with (
+        progress_bar("extract", len(plan), unit="blocks", enabled=progress) as advance,
+        ThreadPoolExecutor(1 if sides is None else _THREADS) as pool,
+    ):
+        for _ in pool.map(gather, range(len(plan))):
             advance()
     return stored

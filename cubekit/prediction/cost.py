@@ -12,7 +12,7 @@ from cubekit.cube.contract import MAIN
 from cubekit.cube.memory import PROCESS_BYTES
 from cubekit.prediction.rule import BATCH, STRIP, Rule
 
-_TORCH = 300_000_000  # code of torch and of the tasks, and threads that allocate for themselves
+_TORCH = 450_000_000
 """Torch, loaded and at work, beside the rest of the process."""
 
 _PROBE = 64

@@ -102,13 +102,20 @@ class StoredArray:
         self.folder, self.name, self.plan = folder, name, plan
         self.shape, self.dtype, self.ndim = like.shape, like.dtype, like.ndim
 
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of what is decoded at once: a chunk, also inside a shard."""
+        return tuple(self._opened().chunks)
+
+    def _opened(self) -> Any:
+        """Open the variable, again when the store has changed."""
+        root = (self.folder / ROOT if self.plan else self.folder).stat()
+        return _array(self.folder, self.name, self.plan, (root.st_ino, root.st_mtime_ns))
+
     def __getitem__(self, window: tuple[slice, ...]) -> Array:
         """Read a window; an error says which."""
         try:
-            root = (self.folder / ROOT if self.plan else self.folder).stat()
-            return np.asarray(
-                _array(self.folder, self.name, self.plan, (root.st_ino, root.st_mtime_ns))[window]
-            )
+            return np.asarray(self._opened()[window])
         except Exception as error:
             where = ", ".join(f"{part.start}:{part.stop}" for part in window)
             raise StoreError(

@@ -13,7 +13,7 @@ from cubekit.cube.contract import Encoding
 from cubekit.labels import ClassTable
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_cube() -> Callable[..., xr.Dataset]:
     """Return a maker of cubes of random digital numbers, 0 is nodata."""
 

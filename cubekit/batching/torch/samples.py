@@ -1,4 +1,4 @@
-"""Batches of tensors: seeded, resumable, shared out among loader workers without repeats."""
+"""Batches of labelled series that are in memory, as tensors."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,51 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import get_worker_info
 
+from cubekit.batching.augment import Augmentation
 from cubekit.batching.decode import decode
 from cubekit.batching.samples import Samples
-from cubekit.errors import OptionError, check_kind
-from cubekit.typing import IntArray
-
-Batch = dict[str, torch.Tensor]
-"""``x``, ``y``, ``valid`` and ``doy``: see :class:`SampleStream`."""
+from cubekit.batching.torch.shared import Batch, SharedStream, check_identity
+from cubekit.errors import OptionError
+from cubekit.typing import Array, IntArray
 
 
-def batches(samples: Samples, *, batch: int = 256, shuffle: bool = False, seed: int = 0) -> "SampleStream":
-    """Stream samples as batches of tensors.
-
-    Parameters
-    ----------
-    samples : Samples
-        What to stream; kept as stored numbers, decoded batch by batch.
-    batch : int, optional
-        Samples in a batch, at most.
-    shuffle : bool, optional
-        Whether every epoch has its own order.
-    seed : int, optional
-        Seed of the orders.
-
-    Returns
-    -------
-    SampleStream
-        Iterate over it, or give it to a ``DataLoader`` with ``batch_size=None``.
-
-    Raises
-    ------
-    OptionError
-        If there is no sample, or `batch` is not positive.
-
-    Examples
-    --------
-    >>> for each in batches(train, batch=256, shuffle=True):  # doctest: +SKIP
-    ...     logits = network(each["x"], mask=each["valid"], doy=each["doy"])
-    """
-    check_kind("samples", samples, Samples, "split a cube and its labels with cubekit.split")
-    return SampleStream(samples, batch=batch, shuffle=shuffle, seed=seed)
-
-
-class SampleStream(IterableDataset[Batch]):
+class SampleStream(SharedStream):
     """Batches of samples, epoch by epoch.
 
     Each batch is a dictionary:
@@ -76,10 +42,20 @@ class SampleStream(IterableDataset[Batch]):
     shuffle : bool
         Whether every epoch has its own order.
     seed : int
-        Seed of the orders.
+        Seed of the orders, and of the augmentation.
+    augment : Augmentation, optional
+        Changes to the values; series are not turned.
     """
 
-    def __init__(self, samples: Samples, *, batch: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        batch: int,
+        shuffle: bool,
+        seed: int,
+        augment: Augmentation | None = None,
+    ) -> None:
         if not len(samples):
             raise OptionError("There is no sample to stream: the part is empty.")
         if batch < 1:
@@ -88,12 +64,18 @@ class SampleStream(IterableDataset[Batch]):
         self.batch = batch
         self.shuffle = shuffle
         self.seed = seed
+        self.augment = augment
         self._epoch = 0
         self._position = 0  # batches of this epoch that have been given out
         self._resume = 0  # where the next pass starts
 
     def __len__(self) -> int:
-        return math.ceil(len(self.samples) / self.batch)
+        return self._batches() // self._share()[1]
+
+    def _batches(self) -> int:
+        """Count the batches of all ranks: as many for each."""
+        ranks = self._share()[1]
+        return math.ceil(math.ceil(len(self.samples) / self.batch) / ranks) * ranks
 
     def __repr__(self) -> str:
         n, steps, bands = self.samples.x.shape
@@ -109,13 +91,15 @@ class SampleStream(IterableDataset[Batch]):
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         start, self._resume = self._resume, 0
-        parts = np.array_split(self._order(), len(self))
+        rank, ranks = self._share()
+        parts = np.array_split(self._order(), self._batches())[rank::ranks]
         mine = range(start + (first - start) % step, len(parts), step)
+        epoch = self._epoch
         for index in mine:
             # the epoch ends with its last batch, as trainers that know the length never ask for more
             last = index == mine[-1]
-            self._epoch, self._position = (self._epoch + 1, 0) if last else (self._epoch, index + 1)
-            yield self._tensors(parts[index])
+            self._epoch, self._position = (epoch + 1, 0) if last else (epoch, index + 1)
+            yield self._tensors(parts[index], epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass.
@@ -151,12 +135,7 @@ class SampleStream(IterableDataset[Batch]):
         OptionError
             If the other stream had other samples, batch size, order or seed.
         """
-        differing = {
-            key: (state.get(key), value) for key, value in self._identity().items() if state.get(key) != value
-        }
-        if differing:
-            shown = ", ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in differing.items())
-            raise OptionError(f"The state belongs to another stream: {shown}.")
+        check_identity(state, self._identity())
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
         self._resume = self._position
 
@@ -170,14 +149,17 @@ class SampleStream(IterableDataset[Batch]):
             return np.arange(len(self.samples))
         return np.random.default_rng([self.seed, self._epoch]).permutation(len(self.samples))
 
-    def _tensors(self, chosen: IntArray) -> Batch:
+    def _tensors(self, chosen: IntArray, epoch: int) -> Batch:
         """Decode some samples."""
-        x = torch.from_numpy(decode(self.samples.x[chosen], self.samples.encoding))
+        values: Array = decode(self.samples.x[chosen], self.samples.encoding)
+        seen: Array = ~np.isnan(values)
+        if self.augment:
+            values, seen = self.augment.altered(values, seen, chosen, (self.seed, epoch))
         y = torch.from_numpy(self.samples.y[chosen])
         doy = torch.from_numpy(self.samples.doy().astype("int64"))
         return {
-            "x": x,
+            "x": torch.from_numpy(values),
             "y": y.to(torch.int64 if self.samples.y.ndim == 1 else torch.float32),
-            "valid": ~torch.isnan(x),
+            "valid": torch.from_numpy(seen),
             "doy": doy.expand(len(chosen), -1).clone(),  # contiguous, so that workers can share it
         }

@@ -1,0 +1,212 @@
+"""One cube of a stream: its items, and the blocks that they are cut from."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cubekit.batching.augment import turned
+from cubekit.batching.blocks import Blocks
+from cubekit.batching.patches import PatchPlan
+from cubekit.batching.pixels import PixelPlan
+from cubekit.batching.plan import Plan
+from cubekit.batching.source import Source
+from cubekit.typing import Array, IntArray
+
+Arrays = dict[str, Array]
+"""Arrays by name: ``x``, ``y``, ``mask``, ``aux``, ``future``, ``doy``, ``index``."""
+
+_TIMED = ("x", "mask")  # what is cut along time
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """One cube, its plan and its blocks. An item is a patch, or a piece of the pixels of a window."""
+
+    source: Source
+    plan: Plan
+    blocks: Blocks
+    piece: int
+
+    @property
+    def _pixels(self) -> bool:
+        return isinstance(self.plan, PixelPlan)
+
+    @cached_property
+    def _pieces(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Window, first pixel and number of pixels of each piece."""
+        counts = self.plan.counts() if isinstance(self.plan, PixelPlan) else np.ones(len(self.plan), "int64")
+        number = -(-counts // self.piece) if self._pixels else counts
+        window = np.repeat(np.arange(len(counts)), number)
+        step = np.arange(len(window)) - np.repeat(np.cumsum(number) - number, number)
+        first = step * self.piece if self._pixels else step
+        left: IntArray = counts[window] - first
+        return window, first, left.clip(max=self.piece)
+
+    @property
+    def weights(self) -> IntArray:
+        """(item,) samples in each item: 1 for a patch."""
+        return self._pieces[2]
+
+    @property
+    def block_of(self) -> IntArray:
+        """(item,) block that each item is cut from."""
+        return self.blocks.item[self._pieces[0]]
+
+    @property
+    def chunk_of(self) -> IntArray:
+        """(item,) number of the chunk that each item begins in."""
+        chunks = self.source.readers["x"].chunks
+        row, column = (
+            np.searchsorted(borders, self.plan.bounds(dim)[:, 0], side="right")
+            for dim, borders in (("y", chunks.rows), ("x", chunks.columns))
+        )
+        found: IntArray = (row * (len(chunks.columns) + 1) + column)[self._pieces[0]]
+        return found
+
+    @cached_property
+    def _firsts(self) -> IntArray:
+        """Number of the first pixel of each window."""
+        counts = np.bincount(self._pieces[0], weights=self.weights, minlength=len(self.plan)).astype("int64")
+        firsts: IntArray = np.cumsum(counts) - counts
+        return firsts
+
+    @cached_property
+    def _windows_of(self) -> IntArray:
+        """Window of each block of pixels: each has one."""
+        window = np.empty(len(self.blocks.run), "int64")
+        window[self.blocks.item] = np.arange(len(self.plan))
+        return window
+
+    def load(self, block: int, above: Arrays | None) -> tuple[Arrays, int]:
+        """Read what is new of a block, and put it below what is known.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        above : dict or None
+            Rows that the block before left.
+
+        Returns
+        -------
+        raw : dict
+            Arrays by name, rows and columns last.
+        size : int
+            Bytes read.
+        """
+        top, bottom, left, right = self.blocks.window[block].tolist()
+        fresh = int(self.blocks.fresh[block])
+        raw: Arrays = {}
+        size = 0
+        for name, reader in self.source.readers.items():
+            new = reader(slice(fresh, bottom), slice(left, right))
+            size += new.nbytes
+            if above is not None and fresh > top:
+                new = np.concatenate([above[name], new], axis=-2)
+            raw[name] = new
+        return raw, size
+
+    def tail(self, block: int, raw: Arrays) -> Arrays:
+        """Return a copy of the rows that the next block takes over.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        raw : dict
+            From :meth:`load`.
+
+        Returns
+        -------
+        dict
+            Arrays by name; empty where a run ends.
+        """
+        blocks = self.blocks
+        if block + 1 == len(blocks.run) or blocks.run[block + 1] != blocks.run[block]:
+            return {}
+        first = int(blocks.window[block + 1, 0] - blocks.window[block, 0])
+        return {name: values[..., first:, :].copy() for name, values in raw.items()}
+
+    def prepared(self, block: int, raw: Arrays, seed: tuple[int, ...] | None) -> Arrays:
+        """Turn a block into series in the order given out, where pixels are asked for.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        raw : dict
+            From :meth:`load`.
+        seed : tuple of int or None
+            Of the order of pixels; None keeps it.
+
+        Returns
+        -------
+        dict
+            `raw`, or arrays (pixel, ...) with ``index``.
+        """
+        if not isinstance(self.plan, PixelPlan):
+            return raw
+        window = int(self._windows_of[block])
+        top, bottom, left, right = self.plan.edges[window].tolist()
+        mask = self.plan.mask
+        chosen = None if mask is None else np.flatnonzero(mask[top:bottom, left:right])
+        count = (bottom - top) * (right - left) if chosen is None else len(chosen)
+        mixed = (
+            np.arange(count) if seed is None else np.random.default_rng((*seed, 4, block)).permutation(count)
+        )
+        ready = {}
+        for name, values in raw.items():
+            flat = values.reshape(-1, values.shape[-2] * values.shape[-1])
+            series = np.ascontiguousarray((flat if chosen is None else flat[:, chosen]).T)
+            ready[name] = (series if seed is None else series[mixed]).reshape(count, *values.shape[:-2])
+        return ready | {"index": self._firsts[window] + mixed}
+
+    def samples(self, item: int, arrays: Arrays, inside: slice, code: int) -> Arrays:
+        """Return views of the samples of an item.
+
+        Parameters
+        ----------
+        item : int
+            Which.
+        arrays : dict
+            Its block, from :meth:`prepared`.
+        inside : slice
+            Which of its samples.
+        code : int
+            How a patch is turned.
+
+        Returns
+        -------
+        dict
+            Arrays (samples, ...) by name.
+        """
+        window, first, _ = (each[item] for each in self._pieces)
+        if self._pixels:
+            span = slice(int(first) + inside.start, int(first) + inside.stop)
+            found = {name: values[span] for name, values in arrays.items()}
+            found["doy"] = np.broadcast_to(
+                self.source.doy.astype("int64"), (len(found["x"]), len(self.source.doy))
+            )
+        else:
+            found = self._patch(int(window), arrays, code)
+        if "y" in self.source.readers:
+            found["y"] = found["y"].astype("int64")
+        return found
+
+    def _patch(self, window: int, arrays: Arrays, code: int) -> Arrays:
+        """Return views of one patch."""
+        (top, bottom), (left, right), (first, last) = (
+            self.plan.bounds(dim)[window].tolist() for dim in ("y", "x", "time")
+        )
+        above, before = self.blocks.window[self.blocks.item[window], [0, 2]].tolist()
+        horizon = self.plan.horizon if isinstance(self.plan, PatchPlan) else 0
+        found: Arrays = {}
+        for name, values in arrays.items():
+            cut = turned(values[..., top - above : bottom - above, left - before : right - before], code)
+            found[name] = (cut[first : last - horizon] if name in _TIMED else cut)[None]
+            if name == "x" and horizon:
+                found["future"] = cut[last - horizon : last][None]
+        found["doy"] = self.source.doy[first : last - horizon].astype("int64")[None]
+        found["index"] = np.array([window])
+        return found

@@ -1,0 +1,350 @@
+"""Batches from cubes, chunk by chunk: every chunk decoded once an epoch, by threads that read ahead."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from cubekit.batching.augment import Augmentation
+from cubekit.batching.blocks import Blocks, plan_blocks
+from cubekit.batching.fetch import AHEAD, Fetch, reading
+from cubekit.batching.part import Arrays, Part
+from cubekit.batching.patches import PatchPlan
+from cubekit.batching.pixels import PixelPlan
+from cubekit.batching.plan import Plan
+from cubekit.batching.schedule import Schedule, design_effect, schedule
+from cubekit.batching.source import Source
+from cubekit.errors import OptionError
+from cubekit.typing import Array, IntArray
+
+Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Array]
+
+_PIECES = 64  # parts of a batch of pixel series that come from different places
+_LOOKED_AT = 1_000_000  # samples that the design effect is computed from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Which part of an epoch one worker of one rank gives out."""
+
+    number: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlockStream:
+    """Batches of NumPy arrays from one or several cubes.
+
+    Every batch is a dictionary: ``x`` (n, time, band, y, x) or (n, time, band) stored numbers, ``doy``
+    (n, time) int64, ``index`` (n,) int64 number of the item in the plans one after the other, and what there
+    is of ``y`` (labels, int64), ``future`` (stored numbers of the dates to forecast), ``mask`` and ``aux``.
+    """
+
+    sources: Sequence[Source]
+    plans: Sequence[Plan]
+    batch: int
+    shuffle: bool
+    seed: int
+    buffer: int
+    augment: Augmentation | None = None
+    threads: int = 2
+    read: dict[str, float] = field(
+        default_factory=lambda: {"blocks": 0, "bytes": 0, "items": 0, "seconds": 0}
+    )
+    """What passes have read so far."""
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """What is read of each cube."""
+        return [
+            Part(source=source, plan=plan, blocks=self._blocks(source, plan), piece=self._piece)
+            for source, plan in zip(self.sources, self.plans, strict=True)
+        ]
+
+    def _blocks(self, source: Source, plan: Plan) -> Blocks:
+        """Plan what is read at once."""
+        return plan_blocks(plan.bounds("y"), plan.bounds("x"), source.readers["x"].chunks, budget=self.buffer)
+
+    @property
+    def _piece(self) -> int:
+        return max(1, self.batch // _PIECES) if self.shuffle else np.iinfo("int64").max
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The blocks of all cubes, one after the other."""
+        each = [part.blocks for part in self.parts]
+        firsts = np.cumsum([0, *(len(blocks.run) for blocks in each)])
+        runs = np.cumsum([0, *(int(blocks.run.max(initial=-1)) + 1 for blocks in each)])
+        return Blocks(
+            window=np.concatenate([blocks.window for blocks in each]),
+            fresh=np.concatenate([blocks.fresh for blocks in each]),
+            run=np.concatenate([blocks.run + first for blocks, first in zip(each, runs, strict=False)]),
+            item=np.concatenate(
+                [part.block_of + first for part, first in zip(self.parts, firsts, strict=False)]
+            ),
+            decoded=sum(blocks.decoded for blocks in each),
+            touched=sum(blocks.touched for blocks in each),
+            block_bytes=max(blocks.block_bytes for blocks in each),
+            split=max(blocks.split for blocks in each),
+        )
+
+    @cached_property
+    def weights(self) -> IntArray:
+        """(item,) samples in each item: one patch, or some pixels."""
+        return np.concatenate([part.weights for part in self.parts])
+
+    @property
+    def total(self) -> int:
+        """Samples in an epoch."""
+        return int(self.weights.sum())
+
+    def held(self, shards: int = 1) -> int:
+        """Blocks that are mixed, so that the buffer is not exceeded.
+
+        Parameters
+        ----------
+        shards : int, optional
+            Streams that share the buffer: the workers of this machine.
+
+        Returns
+        -------
+        int
+            At least 1.
+        """
+        return max(1, int(self.buffer // shards // max(1, self.blocks.block_bytes)) - AHEAD)
+
+    def order(self, epoch: int, shard: Shard, *, sharing: int = 1) -> Schedule:
+        """Return what a shard gives out in an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        shard : Shard
+            Which part.
+        sharing : int, optional
+            Streams that share the buffer.
+
+        Returns
+        -------
+        Schedule
+            The same each time.
+        """
+        seed = (self.seed, epoch) if self.shuffle else None
+        return schedule(
+            self.blocks, held=self.held(sharing), seed=seed, shard=shard.number, shards=shard.count
+        )
+
+    def cuts(self, order: Schedule, count: int | None = None) -> IntArray:
+        """Return where batches end, so that their sizes differ by one at most.
+
+        Parameters
+        ----------
+        order : Schedule
+            Of the shard.
+        count : int, optional
+            Batches to make; default: as few as possible.
+
+        Returns
+        -------
+        numpy.ndarray
+            (batches,) samples given out by the end of each.
+        """
+        total = int(self.weights[order.items].sum())
+        batches = min(total, max(count or 0, -(-total // self.batch)))
+        return (np.arange(1, batches + 1) * total) // max(1, batches)
+
+    def pass_over(
+        self,
+        epoch: int = 0,
+        *,
+        start: int = 0,
+        shard: Shard | None = None,
+        count: int | None = None,
+        sharing: int = 1,
+        allocate: Allocate = np.empty,
+    ) -> Iterator[Arrays]:
+        """Give out the batches of one epoch.
+
+        Parameters
+        ----------
+        epoch : int, optional
+            From 0.
+        start : int, optional
+            Batches to leave out at the beginning: their blocks are not read, unless later ones need them.
+        shard : Shard, optional
+            Which part of the epoch. Default: all.
+        count : int, optional
+            Batches that the shard gives out. Default: as few as possible.
+        sharing : int, optional
+            Streams that share the buffer.
+        allocate : callable, optional
+            Makes arrays of a shape and type.
+
+        Yields
+        ------
+        dict
+            Arrays by name.
+        """
+        order = self.order(epoch, shard or Shard(), sharing=sharing)
+        cuts = self.cuts(order, count)
+        firsts = np.concatenate([[0], cuts])[:-1]
+        ends = np.cumsum(self.weights[order.items])
+        turns = None
+        if self.augment and (self.augment.flip or self.augment.rotate):
+            turns = self.augment.turns(len(self.weights), (self.seed, epoch))
+        begin = int(firsts[start]) if start < len(cuts) else 0
+        skipped = int(np.searchsorted(ends, begin, side="right"))
+        clock = time.perf_counter()
+        with reading(self._fetch(order, epoch, skipped)) as fetch:
+            for first, end in zip(firsts[start:].tolist(), cuts[start:].tolist(), strict=True):
+                low, high = np.searchsorted(ends, [first, end - 1], side="right")
+                span = range(int(low), int(high) + 1)
+                pieces = [(order.items[at], order.place[at], int(ends[at])) for at in span]
+                yield self._gather(pieces, (first, end), fetch, turns, allocate)
+                fetch.done(int(high) + (ends[high] == end))
+                self.read["items"] += end - first
+                self.read["seconds"] += time.perf_counter() - clock
+                clock = time.perf_counter()
+
+    def _fetch(self, order: Schedule, epoch: int, skipped: int) -> Fetch:
+        """Return what reads the blocks of a pass."""
+
+        def load(block: int, above: Arrays | None) -> tuple[Arrays, Arrays]:
+            return self.load(block, above, (self.seed, epoch))
+
+        return Fetch(order, self.blocks.run, load, skipped=skipped, threads=self.threads)
+
+    def _gather(
+        self,
+        pieces: list[tuple[int, int, int]],
+        span: tuple[int, int],
+        fetch: Fetch,
+        turns: IntArray | None,
+        allocate: Allocate,
+    ) -> Arrays:
+        """Copy the samples of one batch out of the blocks that are held."""
+        out: Arrays = {}
+        at = 0
+        for item, place, end in pieces:
+            part, own = self._part_of(item)
+            first = end - int(self.weights[item])
+            inside = slice(max(span[0], first) - first, min(span[1], end) - first)
+            code = 0 if turns is None else int(turns[item])
+            for name, values in part.samples(own, fetch(int(place)), inside, code).items():
+                if name not in out:
+                    out[name] = allocate((span[1] - span[0], *values.shape[1:]), values.dtype)
+                out[name][at : at + len(values)] = values
+            out["index"][at : at + inside.stop - inside.start] += self._offsets[self.parts.index(part)]
+            at += inside.stop - inside.start
+        return out
+
+    @cached_property
+    def _firsts(self) -> IntArray:
+        """First item of each part."""
+        return np.cumsum([0, *(len(part.weights) for part in self.parts)])
+
+    @cached_property
+    def _offsets(self) -> IntArray:
+        """Number of the first sample of each part."""
+        return np.cumsum([0, *(int(part.weights.sum()) for part in self.parts)])
+
+    @cached_property
+    def _block_firsts(self) -> IntArray:
+        """First block of each part."""
+        return np.cumsum([0, *(len(part.blocks.run) for part in self.parts)])
+
+    def _part_of(self, item: int) -> tuple[Part, int]:
+        number = int(np.searchsorted(self._firsts, item, side="right")) - 1
+        return self.parts[number], int(item - self._firsts[number])
+
+    def load(self, block: int, above: Arrays | None, seed: tuple[int, ...]) -> tuple[Arrays, Arrays]:
+        """Read one block.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        above : dict or None
+            Rows that the block before left, where this one follows it in a run.
+        seed : tuple of int
+            Of the order of pixels.
+
+        Returns
+        -------
+        tail : dict
+            Rows for the next block of the run, by name.
+        ready : dict
+            All arrays by name: rows and columns last, or series in the order given out.
+        """
+        number = int(np.searchsorted(self._block_firsts, block, side="right")) - 1
+        part, own = self.parts[number], int(block - self._block_firsts[number])
+        raw, fresh = part.load(own, above)
+        self.read["blocks"] += 1
+        self.read["bytes"] += fresh
+        return part.tail(own, raw), part.prepared(own, raw, seed if self.shuffle else None)
+
+    def spread(self) -> float:
+        """Return the design effect of an epoch: see :func:`cubekit.batching.schedule.design_effect`.
+
+        Returns
+        -------
+        float
+            Samples of one chunk count as alike.
+        """
+        order = self.order(0, Shard())
+        chunk = np.concatenate([part.chunk_of for part in self.parts])
+        first = np.repeat(np.arange(len(self.parts)), [len(part.weights) for part in self.parts])
+        _, alike = np.unique(chunk + first * (int(chunk.max()) + 1), return_inverse=True)
+        weights = self.weights[order.items]
+        enough = (
+            int(np.searchsorted(np.cumsum(weights), _LOOKED_AT)) + 1
+        )  # a part of a large epoch tells as much
+        places = np.repeat(alike[order.items[:enough]], weights[:enough])
+        cuts = self.cuts(order)
+        return design_effect(places, cuts[cuts <= len(places)])
+
+
+def check_plans(sources: Sequence[Source], plans: Sequence[Plan]) -> None:
+    """Raise unless batches of all cubes fit together.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        The cubes.
+    plans : sequence of Plan
+        One for each.
+
+    Raises
+    ------
+    OptionError
+        Naming the first difference.
+    """
+    shapes = []
+    for source, plan in zip(sources, plans, strict=True):
+        if not len(plan):
+            raise OptionError(f"There is nothing to stream: {plan!r}.")
+        steps = plan.bounds("time")[0]
+        horizon = plan.horizon if isinstance(plan, PatchPlan) else 0
+        shapes.append(
+            {
+                "bands": tuple(source.cube["band"].to_numpy().tolist()),
+                "dates": int(steps[1] - steps[0]) - horizon,
+                "horizon": horizon,
+                "patch": None
+                if isinstance(plan, PixelPlan)
+                else tuple(plan.input_dims[dim] for dim in ("y", "x")),
+                "encoding": source.encoding,
+                "companions": sorted(source.readers),
+            }
+        )
+    for number, shape in enumerate(shapes[1:], 1):
+        for key, value in shape.items():
+            if repr(value) != repr(shapes[0][key]):  # NaN differs from itself
+                raise OptionError(
+                    f"Cubes do not fit together: {key} is {shapes[0][key]!r} in the first, {value!r} in "
+                    f"number {number}."
+                )

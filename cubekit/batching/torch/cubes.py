@@ -1,0 +1,280 @@
+"""Batches of patches or pixel series as tensors, read from cubes chunk by chunk."""
+
+import hashlib
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+
+from cubekit.batching.buffers import Buffers
+from cubekit.batching.describe import describe
+from cubekit.batching.fetch import ahead
+from cubekit.batching.pixels import PixelPlan
+from cubekit.batching.plan import Plan
+from cubekit.batching.schedule import share_out
+from cubekit.batching.stream import BlockStream, Shard
+from cubekit.batching.torch.shared import Batch, SharedStream, check_identity
+from cubekit.cube.contract import Encoding
+from cubekit.errors import OptionError
+from cubekit.typing import Array, IntArray
+
+_PREFETCH = 2  # batches made ahead
+
+
+class CubeStream(SharedStream):
+    """Batches of patches or pixel series, epoch by epoch, read from cubes chunk by chunk.
+
+    Each batch is a dictionary:
+
+    - ``x`` (n, time, band, y, x) or (n, time, band) float32: physical values, NaN where there is no data;
+    - ``valid``, same shape, bool;
+    - ``doy`` (n, time) int64: day of the year;
+    - ``index`` (n,) int64: number of the patch in its plan, or of the pixel in the windows of its plan; plans
+      of several cubes are counted one after the other;
+    - ``y``: labels (n, y, x) or (n,) int64; for a plan with a horizon the dates to forecast, float32;
+    - ``aux`` (n, layer, y, x) or (n, layer), where given.
+
+    With ``stored``, ``x`` and ``future`` are the stored numbers instead: :meth:`decode` makes the batch above
+    of them, on the device where they are.
+
+    Every sample comes once in an epoch, for any number of workers and ranks; sizes of batches differ by one
+    at most in each worker; all ranks give out equally many. Ranks are those of ``torch.distributed``. Not
+    shuffled, samples come block by block. A pass is one epoch, the next pass the next; with worker processes
+    call :meth:`set_epoch` before each pass.
+
+    Parameters
+    ----------
+    stream : BlockStream
+        Arrays to give out.
+    stored : bool
+        Whether stored numbers are given out.
+    device : str or torch.device or None
+        Where batches are put.
+    workers : int
+        Processes of :meth:`loader`.
+    """
+
+    def __init__(
+        self, stream: BlockStream, *, stored: bool, device: str | torch.device | None, workers: int
+    ) -> None:
+        if workers < 0:
+            raise OptionError(f"workers={workers!r} must not be negative.")
+        self.stream = stream
+        self.stored = stored
+        self.device = device
+        self.workers = workers
+        self._epoch = self._position = self._resume = 0
+        if any(source.readers["x"].by_scene for source in stream.sources):
+            warnings.warn(
+                "The cube is stored one date a chunk, over large areas: whole dates are decoded for a patch. "
+                "cubekit.rechunk writes it in chunks for learning.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    @property
+    def plans(self) -> Sequence[Plan]:
+        """The xbatcher generators that the stream follows, one for each cube."""
+        return self.stream.plans
+
+    @property
+    def batcher(self) -> Plan:
+        """The xbatcher generator that the stream follows; the first one of several cubes."""
+        return self.stream.plans[0]
+
+    def __len__(self) -> int:
+        return sum(self._counts(max(1, self.workers)))
+
+    def _counts(self, workers: int) -> list[int]:
+        """Return how many batches each worker of a rank gives out: the same for every rank."""
+        _, ranks = self._share()
+        most = self._loads(workers * ranks).reshape(ranks, workers).max(axis=0)
+        return [int(-(-each // self.stream.batch)) for each in most]
+
+    def _loads(self, shards: int) -> IntArray:
+        """Return the samples of each shard; every rank must have some in each of its workers, or none may."""
+        blocks = self.stream.blocks
+        seed = (self.stream.seed, self._epoch) if self.stream.shuffle else None
+        shard = share_out(blocks, shards=shards, seed=seed)
+        loads = np.bincount(
+            shard[blocks.run[blocks.item]], weights=self.stream.weights, minlength=shards
+        ).astype("int64")
+        if shards > 1 and not loads.all():
+            raise OptionError(
+                f"{len(shard)} blocks cannot be shared out among {shards} workers: use fewer workers, or "
+                "write the cube in smaller chunks."
+            )
+        return loads
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        if worker and self._sent is None:
+            _check_fork()
+        rank, ranks = self._share()
+        start, self._resume = self._resume, 0
+        epoch, count = self._epoch, self._counts(workers)[number]
+        passing = self.stream.pass_over(
+            epoch,
+            start=start,
+            shard=Shard(number=rank * workers + number, count=ranks * workers),
+            count=count,
+            sharing=workers,
+            allocate=Buffers(_memory),
+        )
+        arrays = ahead(passing, _PREFETCH)
+        for index, each in enumerate(arrays, start):
+            # the epoch ends with its last batch, as trainers that know the length never ask for more
+            last = index + 1 >= count
+            self._epoch, self._position = (epoch + 1, 0) if last else (epoch, index + 1)
+            yield self._finished(each, epoch)
+
+    def _finished(self, arrays: Mapping[str, Any], epoch: int) -> Batch:
+        """Turn arrays into tensors, and decode them unless stored numbers are wanted."""
+        batch = {name: torch.from_numpy(values) for name, values in arrays.items()}
+        if self.device is not None:
+            batch = {name: values.to(self.device, non_blocking=True) for name, values in batch.items()}
+        return batch if self.stored else self.decode(batch, epoch=epoch)
+
+    def decode(self, batch: Mapping[str, torch.Tensor], *, epoch: int = 0) -> Batch:
+        """Make physical values of stored numbers, where they are.
+
+        Parameters
+        ----------
+        batch : mapping
+            As the stream gives out with ``stored``.
+        epoch : int, optional
+            Seeds the augmentation of values.
+
+        Returns
+        -------
+        dict
+            With ``x``, ``valid`` and the rest: see the class.
+        """
+        done = dict(batch)
+        coding = self.stream.sources[0].encoding
+        done["x"], done["valid"] = _decoded(batch["x"], coding, done.pop("mask", None))
+        if "future" in done:
+            done["y"], _ = _decoded(done.pop("future"), coding, None)
+        augment = self.stream.augment
+        if augment and (augment.drop_dates or augment.jitter or augment.gain):
+            x, valid = augment.altered(
+                done["x"].cpu().numpy(), done["valid"].cpu().numpy(), done["index"].cpu().numpy(),
+                (self.stream.seed, epoch),
+            )  # fmt: skip
+            done["x"], done["valid"] = (torch.from_numpy(each).to(done["x"].device) for each in (x, valid))
+        return done
+
+    def loader(self) -> "DataLoader[Batch]":
+        """Return a ``DataLoader`` over the stream, with the stream's number of worker processes.
+
+        Returns
+        -------
+        torch.utils.data.DataLoader
+            Workers are started by forkserver, which is safe beside threads.
+        """
+        return DataLoader(
+            self,
+            batch_size=None,
+            num_workers=self.workers,
+            multiprocessing_context="forkserver" if self.workers else None,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0. Naming the epoch that a loaded state stands in keeps its position.
+        """
+        if epoch != self._epoch:
+            self._epoch, self._position, self._resume = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands: the batches given out so far are not given again.
+
+        Returns
+        -------
+        dict
+            Plain numbers, for :meth:`load_state_dict`. With worker processes each has its own.
+        """
+        return {"epoch": self._epoch, "position": self._position, **self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another stream over the same cubes stood; what it gave out is not read again.
+
+        Parameters
+        ----------
+        state : mapping
+            From :meth:`state_dict`.
+
+        Raises
+        ------
+        OptionError
+            If the other stream had other samples, batch size, order, buffer or seed.
+        """
+        check_identity(state, self._identity())
+        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._resume = self._position
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must agree between a state and its stream."""
+        stream = self.stream
+        digest = hashlib.sha256()
+        for plan in stream.plans:
+            digest.update(np.ascontiguousarray(plan.windows.bounds).tobytes())
+            if isinstance(plan, PixelPlan) and plan.mask is not None:
+                digest.update(np.packbits(plan.mask).tobytes())
+        return {
+            "samples": stream.total, "plan": digest.hexdigest(), "batch": stream.batch,
+            "shuffle": stream.shuffle, "seed": stream.seed, "blocks": len(stream.blocks.run),
+            "held": stream.held(), "ranks": self._share()[1],
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        return describe(self.stream, len(self))
+
+
+def _decoded(
+    stored: torch.Tensor, coding: Encoding, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return physical values, NaN where there is no data, and where there is some."""
+    values = stored.to(torch.float32)  # whole numbers above 2**24 are no satellite data
+    valid = ~torch.isnan(values)
+    if coding.nodata is not None and not math.isnan(coding.nodata):
+        valid &= values != coding.nodata
+    if mask is not None:
+        valid &= mask[:, :, None].to(torch.bool)
+    values = (
+        values.mul_(coding.scale).add_(coding.offset)
+        if values is not stored
+        else values * coding.scale + coding.offset
+    )
+    return values.masked_fill_(~valid, math.nan), valid
+
+
+def _memory(size: int) -> Array:
+    """Return bytes of any content; pinned where there is a GPU, so that copies overlap with work."""
+    if not torch.cuda.is_available() or get_worker_info() is not None:
+        return np.empty(size, "uint8")
+    pinned: Array = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return pinned
+
+
+def _check_fork() -> None:
+    """Raise where this process was forked from one in which Dask has threads: they are missing here."""
+    client = sys.modules.get("distributed.client")
+    threads = sys.modules.get("dask.threaded")
+    alive = client is not None and client._get_global_client() is not None  # noqa: SLF001
+    alive = alive or (threads is not None and bool(threads.default_pool or threads.pools))
+    if alive:
+        raise OptionError(
+            "The loader forked a process in which Dask is at work; reading there would wait for ever: use "
+            "stream.loader(), or DataLoader(..., multiprocessing_context='forkserver')."
+        )
