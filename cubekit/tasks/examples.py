@@ -135,11 +135,11 @@ class ExampleStream(SampleStream):
     def __repr__(self) -> str:
         return f"ExampleStream: {len(self.source)} examples in {len(self)} batches of at most {self.batch}"
 
-    def _tensors(self, chosen: IntArray) -> Batch:
+    def _tensors(self, chosen: IntArray, epoch: int) -> Batch:
         """Gather some samples, decoded where they are stored numbers."""
         index = {"index": torch.from_numpy(np.asarray(chosen, dtype=np.int64))}
         if isinstance(self.source, Samples):
-            return super()._tensors(chosen) | index
+            return super()._tensors(chosen, epoch) | index
         return {
             name: torch.from_numpy(_as_taken(values[chosen])) for name, values in self.source.arrays.items()
         } | index

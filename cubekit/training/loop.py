@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from torch import Tensor, nn
 
+from cubekit.batching.torch.shared import SharedStream
 from cubekit.errors import MissingDependencyError, TrainingError, check_option
 from cubekit.progress import shown_as
 from cubekit.tasks.task import Task, size_of
@@ -258,8 +259,10 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
     KeyboardInterrupt
         If the user stopped it; with a folder, the same call goes on.
     """
-    if run.devices > 1:
+    if run.devices > 1 and not isinstance(train, SharedStream):  # our own streams know their rank
         train = RankShare(train, run.devices)
+    if isinstance(valid, SharedStream):
+        valid.everywhere = True  # so that all processes agree when to stop
     keeper, stop = KeepBest(task, run.out), StopAsked()
     shown = shown_as(run.progress)
     callbacks: list[Callback] = [NewOrder(train), keeper]

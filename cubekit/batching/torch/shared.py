@@ -15,6 +15,9 @@ Batch = dict[str, torch.Tensor]
 class SharedStream(IterableDataset[Batch]):
     """A stream that knows its rank, also in worker processes, where ``torch.distributed`` does not run."""
 
+    everywhere = False
+    """Whether every rank gets all batches, as for validation, instead of its share."""
+
     _sent: tuple[int, int] | None = None  # rank and ranks of the process that sent the stream here
 
     def __getstate__(self) -> dict[str, Any]:
@@ -22,6 +25,8 @@ class SharedStream(IterableDataset[Batch]):
 
     def _share(self) -> tuple[int, int]:
         """Return the rank of this process, or of the one that started it, and how many there are."""
+        if self.everywhere:
+            return 0, 1
         if self._sent is not None and get_worker_info() is not None:
             return self._sent
         return ranks()
