@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from cubekit.cube.blocks import is_lazy, map_blocks, working_memory
-from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of
+from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, noted
 from cubekit.cube.kernels import REDUCTIONS, reduce_dates, valid_in
 from cubekit.errors import CubeError, OptionError, check_option
 from cubekit.typing import Array
@@ -76,7 +76,13 @@ def composite(
         "grid_mapping": data.attrs.get("grid_mapping", "spatial_ref"),
     }
     result = result.assign_coords(coords)
-    return result.assign_attrs(composite=f"{how} every {every}")
+    result = result.assign_attrs(composite=f"{how} every {every}")
+    stop = (
+        times[-1] if end is None else end
+    )  # said in full, so that a part of the scenes has the same periods
+    return noted(
+        result, "composite", every=every, how=how, start=str(calendar[0]), end=str(pd.Timestamp(stop))
+    )
 
 
 def _calendar(every: str, times: pd.DatetimeIndex, start: Any, end: Any) -> pd.DatetimeIndex:

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from cubekit.cube.blocks import is_lazy, map_blocks, working_memory
-from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of
+from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, noted
 from cubekit.cube.kernels import off_nodata, valid_in
 from cubekit.cube.plan import BLOCK_BYTES
 from cubekit.errors import CubeError, OptionError, check_option
@@ -68,7 +68,7 @@ def fill_gaps(
         "long_name": "at least one band was filled from other dates",
         "grid_mapping": data.attrs.get("grid_mapping", "spatial_ref"),
     }
-    return result
+    return noted(result, "fill_gaps", how=how, limit=limit)
 
 
 def _whole_series(values: Any) -> Any:

@@ -239,6 +239,36 @@ def _chunks(chunks: Mapping[str, Chunk] | None, times: int, bands: int, grid: Ge
 def _dataset(
     plan: Plan, collection: "Collection | None", table: Table, *, group_by: str, masks: tuple[str, ...]
 ) -> xr.Dataset:
+    known = {layer.name: layer.record and layer.record.common_name for layer in table.layers}
+    common = {name: known[name] for name in plan.bands if known[name]}
+    attrs: dict[str, Any] = {
+        "title": collection.title if collection is not None else "cube",
+        "collection": collection.name if collection is not None else "",
+        "group_by": group_by,
+        "mask": "+".join(masks),
+        "resampling": list(plan.resampling),
+        "items": list(plan.scenes),
+        "item_shifts": plan.shifts.max(axis=1).tolist(),
+        "common_names": json.dumps(common),  # text, because NetCDF has no nested attributes
+    }
+    return dataset_of(plan, attrs)
+
+
+def dataset_of(plan: Plan, attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Return the lazy cube that a plan describes.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the scenes; equal plans give arrays of equal Dask names.
+    attrs : mapping
+        Attributes of the dataset.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``data`` (time, band, y, x), lazy.
+    """
     token = tokenize(plan.hrefs, plan.forms, plan.form_of, plan.grid, plan.encoding, plan.chunks, plan.times)
     token = tokenize(token, plan.time_of, plan.shifts, plan.mask, plan.resampling, plan.signer, plan.on_error)
     # One key of the graph holds the plan; tasks refer to it, so that it travels to each worker once.
@@ -257,19 +287,7 @@ def _dataset(
         coords={"time": plan.times, "band": list(plan.bands), **space},
         attrs={**plan.encoding.attrs(), "grid_mapping": "spatial_ref"},
     )
-    known = {layer.name: layer.record and layer.record.common_name for layer in table.layers}
-    common = {name: known[name] for name in plan.bands if known[name]}
-    attrs: dict[str, Any] = {
-        "title": collection.title if collection is not None else "cube",
-        "collection": collection.name if collection is not None else "",
-        "group_by": group_by,
-        "mask": "+".join(masks),
-        "resampling": list(plan.resampling),
-        "items": list(plan.scenes),
-        "item_shifts": plan.shifts.max(axis=1).tolist(),
-        "common_names": json.dumps(common),  # text, because NetCDF has no nested attributes
-    }
-    return xr.Dataset({MAIN: data}, attrs=attrs)
+    return xr.Dataset({MAIN: data}, attrs=dict(attrs))
 
 
 def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:

@@ -82,6 +82,9 @@ _SUFFIXES = {
     ".png": "image/png",
 }
 _ANY = ("GTiff", "JP2OpenJPEG")  # formats that open no other file, and let threads read
+DRIVERS = frozenset(_ANY).union(*_DRIVERS.values())
+"""GDAL drivers that may ever be asked for; none opens other files."""
+
 _MARGIN = {"nearest": 0, "bilinear": 1}
 _RADIUS = 3  # of the widest kernel that GDAL is asked for, in source pixels at scale 1
 

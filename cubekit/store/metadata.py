@@ -85,6 +85,24 @@ def skeleton(cube: xr.Dataset, layout: Layout) -> dict[str, bytes]:
     return documents | {ROOT: _root_document(attributes, documents)}
 
 
+def with_documents(root: bytes, documents: Mapping[str, bytes]) -> bytes:
+    """Put the metadata of arrays into a root document, in place of what it held.
+
+    Parameters
+    ----------
+    root : bytes
+        Root document.
+    documents : mapping
+        Key to content; those that are no metadata are passed over.
+
+    Returns
+    -------
+    bytes
+        The new document, without a mark.
+    """
+    return _root_document(json.loads(root)["attributes"], documents)
+
+
 def user_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what the store itself adds to the attributes of a dataset."""
     return {str(key): value for key, value in attributes.items() if not _OURS.fullmatch(str(key))}

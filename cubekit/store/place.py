@@ -1,13 +1,16 @@
 """Where a store lies on disk, what is there already, and how a new cube takes the place of an old one."""
 
+import ctypes
 import json
+import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cubekit.errors import StoreError
 from cubekit.store.mark import read_mark
-from cubekit.store.objects import ROOT, SIDE, Objects
+from cubekit.store.objects import PARTIAL, ROOT, SIDE, Objects
 from cubekit.store.plan import PLAN
 from cubekit.typing import StrPath
 
@@ -109,11 +112,74 @@ def settle(path: Path) -> None:
 
 
 def replace_store(path: Path) -> None:
-    """Put the finished successor in the place of a store; needs the lock."""
-    path.rename(beside(path, "previous"))
-    beside(path, "next").rename(path)
+    """Put the finished successor in the place of a store; needs the lock.
+
+    Where the system can exchange two names there is a store at the path at every moment.
+    """
+    old, new = beside(path, "previous"), beside(path, "next")
+    if _exchanged(new, path):
+        new.rename(old)
+    else:
+        path.rename(old)
+        new.rename(path)
     Objects.at(path.parent).flush([])
-    shutil.rmtree(beside(path, "previous"))
+    shutil.rmtree(old)
+
+
+def share_objects(old: Path, new: Path, keys: Iterable[str]) -> None:
+    """Give a store objects of another one without copying them, where the file system has hard links.
+
+    Parameters
+    ----------
+    old, new : pathlib.Path
+        Folders of the stores. No writer ever changes an object in place, so sharing is safe.
+    keys : iterable of str
+        Of the objects; those that are shared already are left alone.
+
+    Raises
+    ------
+    StoreError
+        If the old store lacks one.
+    """
+    folders = set[Path]()
+    for key in keys:
+        source, target = old / key, new / key
+        if target.parent not in folders:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folders.add(target.parent)
+        try:
+            if target.exists() and target.samefile(source):
+                continue
+            target.unlink(missing_ok=True)
+            _link(source, target)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{old}: {key} is missing. Run cubekit.verify, and cubekit.repair to read it again."
+            ) from error
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link a file, or copy it where that cannot be done."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        unfinished = target.with_name(target.name + PARTIAL)
+        shutil.copyfile(source, unfinished)
+        unfinished.replace(target)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; return False where the system cannot."""
+    try:
+        exchange = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux
+        return False
+    here = -100  # AT_FDCWD; the paths are absolute
+    swap = 2  # RENAME_EXCHANGE
+    done: int = exchange(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(swap))
+    return done == 0
 
 
 def _plan(objects: Objects) -> dict[str, Any]:

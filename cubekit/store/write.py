@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from shutil import rmtree
@@ -24,8 +24,9 @@ from cubekit.store.mark import marked, to_json
 from cubekit.store.metadata import skeleton
 from cubekit.store.objects import PARTIAL, ROOT, Digest, Objects
 from cubekit.store.open import open_store
-from cubekit.store.place import beside, local, look, replace_store, settle
+from cubekit.store.place import beside, local, look, replace_store, settle, share_objects
 from cubekit.store.plan import FORMAT, PLAN, difference, digest_of, plan_of
+from cubekit.store.provenance import PROVENANCE, provenance_of
 from cubekit.store.regions import (
     all_regions,
     computations,
@@ -104,7 +105,10 @@ def write(
     with locked(beside(folder, "lock")) as lock:
         settle(folder)
         documents = skeleton(cube, plan)
-        job = _Job(cube=cube, layout=plan, documents=documents, plan=plan_of(cube, plan, documents, source))
+        work = plan_of(cube, plan, documents, source)
+        origin = provenance_of(cube, source).signed(digest_of(work))
+        documents |= {PROVENANCE: origin.document()}  # not part of the plan: it names versions
+        job = _Job(cube=cube, layout=plan, documents=documents, plan=work)
         try:
             _put(job, folder, lock, _Hands(scheduler, workers, progress), overwrite=overwrite)
         except CubekitError:
@@ -132,6 +136,11 @@ class _Job:
     layout: Layout
     documents: Mapping[str, bytes]
     plan: Mapping[str, Any]
+    sides: Mapping[str, int] | None = None
+    """Of the regions; None to choose them."""
+
+    kept: Mapping[str, Digest] = field(default_factory=dict)
+    """Objects that are there already, shared with the store that is replaced."""
 
 
 class _Hands(NamedTuple):
@@ -164,8 +173,9 @@ def _build(job: _Job, objects: Objects, lock: Lock, hands: _Hands) -> None:
     layout, digest = job.layout, digest_of(job.plan)
     fixed = _lay_out(objects, job)
     ledger = Ledger(objects, digest)
-    sound = _sound(objects, ledger.digests)
-    sides = region_sides(job.cube, layout)
+    sound = _sound(objects, ledger.digests) | job.kept.keys()
+    ledger.digests |= {key: digest for key, digest in job.kept.items() if key not in ledger.digests}
+    sides = job.sides or region_sides(job.cube, layout)
     regions = list(all_regions(layout, sides))
     todo = [region for region in regions if not sound.issuperset(region_keys(region, layout))]
     lazy = _lazy(job.cube, layout, sides)
@@ -259,6 +269,60 @@ def _swap(folder: Path) -> None:
     report = verify(beside(folder, "next"), progress=False)
     if not report.ok:
         raise StoreError(f"The new cube is damaged, so the old one at {folder} stays. {_AGAIN}\n{report}")
+    replace_store(folder)
+
+
+def succeed(  # noqa: PLR0913
+    folder: Path,
+    cube: xr.Dataset,
+    layout: Layout,
+    documents: Mapping[str, bytes],
+    plan: Mapping[str, Any],
+    *,
+    kept: Mapping[str, Digest],
+    sides: Mapping[str, int],
+    lock: Lock,
+    scheduler: Any = None,
+    workers: int | None = None,
+    progress: bool | None = None,
+) -> None:
+    """Build beside a finished store one that shares objects with it, and let it take the place.
+
+    Until the last step the old store is untouched. A killed run is continued by the next one with the same
+    plan; with another plan it is forgotten.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the old store.
+    cube : xarray.Dataset
+        The whole new content; what lies in kept objects is not computed.
+    layout : Layout
+        Of the new store.
+    documents : mapping
+        All that is not chunks of gridded variables.
+    plan : mapping
+        What decides the bytes.
+    kept : mapping
+        Objects that stay as they are, with their digests.
+    sides : mapping
+        Size of regions along time, y and x.
+    lock : Lock
+        Held.
+    scheduler, workers, progress : object, optional
+        As for `write`.
+    """
+    successor = beside(folder, "next")
+    if look(successor).plan != plan:
+        rmtree(successor, ignore_errors=True)
+    objects = Objects.at(successor)
+    objects.write(PLAN, to_json(plan))
+    share_objects(folder, successor, kept)
+    job = _Job(cube=cube, layout=layout, documents=documents, plan=plan, sides=sides, kept=kept)
+    _build(job, objects, lock, _Hands(scheduler, workers, progress))
+    fresh = {key: digest for key, digest in read_ledger(objects)[1].items() if key not in kept}
+    if bad := sorted(fresh.keys() - _sound(objects, fresh)):
+        raise StoreError(f"{bad[0]} is damaged as written, so the old cube at {folder} stays. {_AGAIN}")
     replace_store(folder)
 
 

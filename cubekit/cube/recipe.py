@@ -1,0 +1,154 @@
+"""How a cube was made: its steps noted beside it, so that a store can answer for each date and be mended."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+from cubekit.cube.composite import composite
+from cubekit.cube.contract import RECIPE
+from cubekit.cube.fill import fill_gaps
+from cubekit.cube.indices import add_indices
+from cubekit.cube.load import dataset_of
+from cubekit.cube.plan import Plan
+from cubekit.errors import CubeError
+from cubekit.typing import Array
+
+Step = tuple[str, Mapping[str, Any]]
+"""Name of a function over cubes, and its options."""
+
+_STEPS: Mapping[str, Callable[..., xr.Dataset]] = {
+    "composite": composite,
+    "fill_gaps": fill_gaps,
+    "add_indices": add_indices,
+}
+_ACROSS_DATES = ("fill_gaps",)
+
+
+def recipe_of(cube: xr.Dataset) -> tuple[Step, ...]:
+    """Return the steps that were noted on a cube since it was opened.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        Lazy or from a store.
+
+    Returns
+    -------
+    tuple of (str, mapping)
+        In the order in which they were taken; empty where none is noted, or the note cannot be read.
+    """
+    try:
+        noted = json.loads(cube.attrs.get(RECIPE, "[]"))
+        return tuple((str(name), dict(options)) for name, options in noted)
+    except (ValueError, TypeError):
+        return ()
+
+
+def plans_in(graph: HighLevelGraph) -> dict[str, Plan]:
+    """Find the plans that a graph holds.
+
+    Parameters
+    ----------
+    graph : dask.highlevelgraph.HighLevelGraph
+        Of a lazy cube, or of anything computed from one.
+
+    Returns
+    -------
+    dict
+        By the name of the layer that reads with each.
+    """
+    plans: dict[str, Plan] = {}
+    for name, layer in graph.layers.items():
+        held = (
+            next(iter(layer.values())) if isinstance(layer, MaterializedLayer) and len(layer) == 1 else None
+        )
+        if isinstance(found := getattr(held, "value", held), Plan):
+            plans |= dict.fromkeys(graph.dependents[name], found)
+    return plans
+
+
+def replay(plan: Plan, attrs: Mapping[str, Any], steps: Sequence[Step]) -> xr.Dataset:
+    """Open the scenes of a plan and take the noted steps again; nothing is read.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the scenes.
+    attrs : mapping
+        Attributes of the opened cube, as `open_cube` sets them.
+    steps : sequence of (str, mapping)
+        From `recipe_of`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy.
+
+    Raises
+    ------
+    CubeError
+        For a step that this version does not know, or that cannot be taken.
+    """
+    cube = dataset_of(plan, {key: value for key, value in attrs.items() if key != RECIPE})
+    for name, options in steps:
+        if name not in _STEPS:
+            raise CubeError(f"Step {name!r} of the saved recipe is not known to this version of cubekit.")
+        cube = _STEPS[name](cube, **options)
+    return cube
+
+
+def reach(steps: Sequence[Step], times: Array) -> list[tuple[np.datetime64, np.datetime64]] | None:
+    """Tell which observation times go into each time step.
+
+    Parameters
+    ----------
+    steps : sequence of (str, mapping)
+        From `recipe_of`.
+    times : numpy.ndarray of datetime64[ns]
+        Time steps of the result.
+
+    Returns
+    -------
+    list of tuple or None
+        First time, and one that is just too late, of each; None where every date depends on all others.
+    """
+    every = next((options.get("every") for name, options in steps if name == "composite"), None)
+    if any(name in _ACROSS_DATES for name, _ in steps):
+        return None
+    return periods(every, times)
+
+
+def periods(every: str | None, times: Array) -> list[tuple[np.datetime64, np.datetime64]]:
+    """Return begin and end of the period that each time step stands for.
+
+    Parameters
+    ----------
+    every : str or None
+        Of the composite; None where time steps are observations.
+    times : numpy.ndarray of datetime64[ns]
+        Starts of the periods.
+
+    Returns
+    -------
+    list of tuple
+        Half open.
+    """
+    starts = pd.DatetimeIndex(times)
+    length: Any = pd.Timedelta(1, "ns") if every is None else pd.tseries.frequencies.to_offset(every)
+    return [(start.to_datetime64(), (start + length).to_datetime64()) for start in starts]
+
+
+def mixes_dates(steps: Sequence[Step]) -> bool:
+    """Tell whether pixels of one date were made from other dates."""
+    return any(name in _ACROSS_DATES for name, _ in steps)
+
+
+def scenes_between(plan: Plan, begin: np.datetime64, end: np.datetime64) -> list[int]:
+    """Return the numbers of the scenes whose time step lies in a period, first one on top."""
+    times = plan.times[plan.time_of]
+    return [int(scene) for scene in np.flatnonzero((times >= begin) & (times < end))]
