@@ -85,6 +85,48 @@ def skeleton(cube: xr.Dataset, layout: Layout) -> dict[str, bytes]:
     return documents | {ROOT: _root_document(attributes, documents)}
 
 
+def small_documents(name: str, variable: xr.Variable) -> dict[str, bytes]:
+    """Encode one variable that is not on the grid.
+
+    Parameters
+    ----------
+    name : str
+        Of the variable.
+    variable : xarray.Variable
+        Loaded.
+
+    Returns
+    -------
+    dict
+        Key to content, as in `skeleton`.
+    """
+    from zarr.storage import MemoryStore
+
+    memory = Objects(MemoryStore())
+    _create_small(memory, name, variable)
+    return {key: memory.read(key) or b"" for key in memory.keys()}  # noqa: SIM118
+
+
+def zarr_document(document: Mapping[str, Any]) -> bytes:
+    """Write the metadata of an array as Zarr does.
+
+    Parameters
+    ----------
+    document : mapping
+        In any order.
+
+    Returns
+    -------
+    bytes
+        In Zarr's order.
+    """
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.metadata import ArrayV3Metadata
+
+    parsed = ArrayV3Metadata.from_dict(dict(document))
+    return parsed.to_buffer_dict(default_buffer_prototype())[ROOT].to_bytes()
+
+
 def with_documents(root: bytes, documents: Mapping[str, bytes]) -> bytes:
     """Put the metadata of arrays into a root document, in place of what it held.
 
@@ -214,7 +256,7 @@ def _create_gridded(
         shards=array.shards,
         compressors=codecs(),
         fill_value=fill,
-        attributes=attributes,
+        attributes=json.loads(to_json(attributes)),  # sorted, so that the root can restore it
         dimension_names=array.dims,
     )
     return coordinates
@@ -245,7 +287,7 @@ def _create_small(memory: Objects, name: str, variable: xr.Variable) -> None:
         chunks=tuple(max(size, 1) for size in values.shape),
         compressors=codecs(),
         fill_value=fill,
-        attributes=attributes,
+        attributes=json.loads(to_json(attributes)),  # sorted, so that the root can restore it
         dimension_names=tuple(map(str, variable.dims)),
         config={"write_empty_chunks": True},
     )
