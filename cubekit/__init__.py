@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
+    from cubekit.store.append import append
+    from cubekit.store.compare import diff
     from cubekit.store.open import open_store as open
+    from cubekit.store.repair import repair
     from cubekit.store.verify import verify
+    from cubekit.store.why import why
     from cubekit.store.write import write
     from cubekit.training.bundle import load_model
     from cubekit.training.fit import fit
@@ -57,8 +61,12 @@ _load, _, _ = lazy_loader.attach(
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
+        "store.append": ["append"],
+        "store.compare": ["diff"],
         "store.open": ["open_store"],
+        "store.repair": ["repair"],
         "store.verify": ["verify"],
+        "store.why": ["why"],
         "store.write": ["write"],
         "training.bundle": ["load_model"],
         "training.fit": ["fit"],
@@ -68,8 +76,10 @@ _load, _, _ = lazy_loader.attach(
 __all__ = [
     "CubekitError",
     "add_indices",
+    "append",
     "batches",
     "composite",
+    "diff",
     "export",
     "fill_gaps",
     "fit",
@@ -85,10 +95,12 @@ __all__ = [
     "plan",
     "predict",
     "read_series",
+    "repair",
     "run",
     "search",
     "split",
     "verify",
+    "why",
     "write",
 ]
 

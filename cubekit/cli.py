@@ -82,6 +82,15 @@ class Layout(StrEnum):
     MAPS = "maps"
 
 
+class OnChange(StrEnum):
+    """What happens to dates that a store has from other scenes."""
+
+    UPDATE = "update"
+    REPLACE = "replace"
+    KEEP = "keep"
+    RAISE = "raise"
+
+
 class _ToStandardError(logging.StreamHandler[Any]):
     """Writes to what standard error is now, not to what it was when the handler was made."""
 
@@ -257,11 +266,60 @@ def build(  # noqa: PLR0913
     overwrite: Annotated[
         bool, typer.Option(help="Replace a finished store once the new one is whole.")
     ] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Put the dates into the store at --out, if it is finished.")
+    ] = False,
 ) -> None:
     """Build a cube and write it to Zarr; running it again finishes an interrupted one."""
     items = _open_scenes(source, pattern, collection)
     cube = _open_cube(items, crs=crs, resolution=resolution, bbox=bbox, bands=bands, mask=mask)
-    print(cubekit.write(_reduce(cube, every, how, fill), out, layout=layout.value, overwrite=overwrite))
+    cube = _reduce(cube, every, how, fill)
+    if append and _is_finished(out):
+        print(cubekit.append(cube, out))
+    else:
+        print(cubekit.write(cube, out, layout=layout.value, overwrite=overwrite))
+
+
+@app.command(name="append")
+def append_dates(  # noqa: PLR0913
+    source: SourceArgument,
+    store: Annotated[Path, typer.Argument(help="A finished store.")],
+    *,
+    pattern: PatternOption = None,
+    collection: CollectionOption = None,
+    every: EveryOption = None,
+    how: HowOption = How.MEDIAN,
+    fill: FillOption = None,
+    on_change: Annotated[
+        OnChange, typer.Option(help="What to do with dates that the store has from other scenes.")
+    ] = OnChange.UPDATE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Put new and reprocessed dates into a store; grid, bands and mask are those of the store."""
+    from cubekit.cube.contract import MAIN, geobox_of
+    from cubekit.store.append import plan_append
+
+    stored, items = cubekit.open(store), _open_scenes(source, pattern, collection)
+    bands = [str(band) for band in stored["band"].to_numpy()] if MAIN in stored and "band" in stored else None
+    masks = str(stored.attrs.get("mask", ""))
+    cube = cubekit.open_cube(
+        items,
+        geobox_of(stored),
+        bands=bands,
+        mask=masks.split("+") if masks else None,
+        group_by=stored.attrs.get("group_by", "solar_day"),
+    )
+    cube = _reduce(cube, every, how, fill)
+    print(plan_append(cube, store, on_change=on_change.value))
+    if not dry_run:
+        cubekit.append(cube, store, on_change=on_change.value)
+
+
+def _is_finished(path: Path) -> bool:
+    """Tell whether a finished store lies at a path."""
+    from cubekit.store.place import local, look
+
+    return look(local(path)).state == "complete"
 
 
 def _open_cube(
@@ -324,6 +382,46 @@ def verify(store: Annotated[Path, typer.Argument(help="A Zarr store.")]) -> None
     report = cubekit.verify(store)
     print(report)
     if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    store: Annotated[Path, typer.Argument(help="A Zarr store.")],
+    *,
+    accept_changed: Annotated[
+        bool, typer.Option(help="Where scenes give other pixels than before, take those.")
+    ] = False,
+) -> None:
+    """Read again, from its scenes, what is missing or damaged in a store; the rest is left alone."""
+    report = cubekit.repair(store, accept_changed=accept_changed)
+    print(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    store: Annotated[Path, typer.Argument(help="A Zarr store.")],
+    *,
+    x: Annotated[float, typer.Option(help="Place, in the CRS of the store.")],
+    y: Annotated[float, typer.Option(help="Place, in the CRS of the store.")],
+    time: Annotated[str | None, typer.Option(help="Date, such as 2023-07-14 or 2023-07.")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of --x and --y, such as EPSG:4326.")] = None,
+) -> None:
+    """Say where a pixel is from: which scene, which mask, which offset."""
+    print(cubekit.why(store, x=x, y=y, time=time, crs=crs))
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="A Zarr store.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Compare two stores: grid, bands, dates, options, pixels; exit code 1 where they differ."""
+    report = cubekit.diff(a, b)
+    print(report)
+    if not report.equal:
         raise typer.Exit(1)
 
 

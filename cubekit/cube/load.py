@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -401,3 +401,88 @@ def _fill_is_data(plan: Plan, scene: int, band: int) -> str:
         f"{label}: holds {plan.encoding.nodata:g} as data, which means 'no data' in this cube. State the "
         "true nodata of the files (open_archive(nodata=…) or raster:bands), or open with dtype='float32'."
     )
+
+
+class Look(NamedTuple):
+    """What a scene has at a pixel."""
+
+    quality: int | None
+    """Stored number of the quality band; None where it has none, or the cube uses none."""
+
+    masked: bool
+    """Whether the mask hides the pixel."""
+
+    stored: tuple[float | None, ...]
+    """Number in the file of each band, on the grid of the cube; None where there is no data."""
+
+    coded: tuple[float | None, ...]
+    """The same in the coding of the cube, offset settled."""
+
+
+def look_at(plan: Plan, scene: int, row: int, col: int) -> Look:
+    """Read one pixel of one scene as a cube would.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the cube.
+    scene : int
+        Number of the scene.
+    row, col : int
+        Of the grid.
+
+    Returns
+    -------
+    Look
+        Nothing where the scene does not reach the pixel.
+
+    Raises
+    ------
+    SourceError
+        When a file cannot be read.
+    """
+    target = plan.grid[row : row + 1, col : col + 1]
+    hidden = _hidden(plan, scene, target)
+    stored, coded = list[float | None](), list[float | None]()
+    for band in range(len(plan.bands)):
+        pixels = _read(plan, scene, band, target)
+        if pixels is None or not pixels.valid[0, 0]:
+            stored.append(None)
+            coded.append(None)
+            continue
+        stored.append(float(pixels.values[0, 0]))
+        coded.append(float(_recode(plan, scene, band, pixels.values, pixels.valid)[0, 0]))
+    return Look(
+        _quality_at(plan, scene, target),
+        bool(hidden is not None and hidden[0, 0]),
+        tuple(stored),
+        tuple(coded),
+    )
+
+
+def reaches(plan: Plan, scene: int, row: int, col: int) -> bool:
+    """Tell whether a scene may have a pixel.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the cube.
+    scene : int
+        Number of the scene.
+    row, col : int
+        Of the grid.
+
+    Returns
+    -------
+    bool
+        By its outline.
+    """
+    top, left, bottom, right = plan.bounds[scene].tolist()
+    return bool(top <= row < bottom and left <= col < right)
+
+
+def _quality_at(plan: Plan, scene: int, target: GeoBox) -> int | None:
+    if plan.mask is None:
+        return None
+    pixels = _read(plan, scene, len(plan.bands), target)
+    return int(np.asarray(pixels.values)[0, 0]) if pixels is not None and pixels.valid[0, 0] else None

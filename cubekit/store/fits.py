@@ -30,6 +30,11 @@ def differences(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
     list of str
         One text each; empty where it fits.
     """
+    return form_differences(stored, cube) + option_differences(stored, cube)
+
+
+def form_differences(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
+    """List differences of variables, types, coding, coordinates and grid; arguments as for `differences`."""
     for what, dataset in (("store", stored), ("cube", cube)):
         if "time" not in dataset.indexes:
             return [f"time: the {what} has no dates"]
@@ -40,7 +45,7 @@ def differences(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
     found += [f"variables: the store lacks {name!r}" for name in sorted(extra)]
     for name in sorted(dated & set(coming)):
         found += _of_variable(name, there[name], coming[name])
-    return found + _of_coordinates(stored, cube) + _of_grid(stored, cube) + _of_options(stored, cube)
+    return found + _of_coordinates(stored, cube) + _of_grid(stored, cube)
 
 
 def _of_variable(name: str, stored: xr.DataArray, cube: xr.DataArray) -> list[str]:
@@ -89,8 +94,8 @@ def _of_grid(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
     return [] if sizes[0] == sizes[1] else [f"grid: sizes are {sizes[0]}, the cube's {sizes[1]}"]
 
 
-def _of_options(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
-    """Compare the options that made them."""
+def option_differences(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
+    """List differences of the options that made them; arguments as for `differences`."""
     found = []
     for key in OPTIONS:
         one, other = (_listed(dataset.attrs.get(key)) for dataset in (stored, cube))

@@ -173,6 +173,7 @@ def _arranged(
     for name in set(cube.variables) - set(large):
         cube.variables[name].load()
     cube.attrs = user_attributes(cube.attrs)
+    cube.encoding["source"] = str(folder)  # where xarray notes it too; cubekit.why looks there
     return cube
 
 
