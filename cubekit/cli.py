@@ -281,38 +281,25 @@ def build(  # noqa: PLR0913
 
 
 @app.command(name="append")
-def append_dates(  # noqa: PLR0913
+def append_dates(
     source: SourceArgument,
     store: Annotated[Path, typer.Argument(help="A finished store.")],
     *,
     pattern: PatternOption = None,
     collection: CollectionOption = None,
-    every: EveryOption = None,
-    how: HowOption = How.MEDIAN,
-    fill: FillOption = None,
     on_change: Annotated[
         OnChange, typer.Option(help="What to do with dates that the store has from other scenes.")
     ] = OnChange.UPDATE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
-    """Put new and reprocessed dates into a store; grid, bands and mask are those of the store."""
-    from cubekit.cube.contract import MAIN, geobox_of
+    """Put new and reprocessed dates into a store, opened with the options of the store."""
     from cubekit.store.append import plan_append
 
-    stored, items = cubekit.open(store), _open_scenes(source, pattern, collection)
-    bands = [str(band) for band in stored["band"].to_numpy()] if MAIN in stored and "band" in stored else None
-    masks = str(stored.attrs.get("mask", ""))
-    cube = cubekit.open_cube(
-        items,
-        geobox_of(stored),
-        bands=bands,
-        mask=masks.split("+") if masks else None,
-        group_by=stored.attrs.get("group_by", "solar_day"),
-    )
-    cube = _reduce(cube, every, how, fill)
-    print(plan_append(cube, store, on_change=on_change.value))
-    if not dry_run:
-        cubekit.append(cube, store, on_change=on_change.value)
+    items = _open_scenes(source, pattern, collection)
+    if dry_run:
+        print(plan_append(items, store, on_change=on_change.value))
+    else:
+        print(cubekit.append(items, store, on_change=on_change.value))
 
 
 def _is_finished(path: Path) -> bool:

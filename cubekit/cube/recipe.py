@@ -102,6 +102,46 @@ def replay(plan: Plan, attrs: Mapping[str, Any], steps: Sequence[Step]) -> xr.Da
     return cube
 
 
+def again(cube: xr.Dataset, steps: Sequence[Step], before: Array) -> xr.Dataset:
+    """Take noted steps with another cube, so that its dates fit behind or between those there are.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        Opened from items.
+    steps : sequence of (str, mapping)
+        From `recipe_of`.
+    before : numpy.ndarray of datetime64[ns]
+        Dates there are; periods of composites begin where theirs do.
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy.
+    """
+    for name, options in steps:
+        free = {key: value for key, value in options.items() if key not in {"start", "end"}}
+        if name == "composite":
+            early = before[before <= cube.indexes["time"][0]]
+            free |= {"start": early.max()} if early.size else {}
+            cube = composite(cube, **_from_period(cube, free))
+        else:
+            cube = _STEPS[name](cube, **free)
+    return cube
+
+
+def _from_period(cube: xr.Dataset, options: dict[str, Any]) -> dict[str, Any]:
+    """Move the start on, period by period, to the one that holds the first date."""
+    start, first = options.get("start"), cube.indexes["time"][0]
+    if start is None:
+        return options
+    length: Any = pd.tseries.frequencies.to_offset(options["every"])
+    moved = pd.Timestamp(start)
+    while moved + length <= first:
+        moved += length
+    return options | {"start": moved}
+
+
 def reach(steps: Sequence[Step], times: Array) -> list[tuple[np.datetime64, np.datetime64]] | None:
     """Tell which observation times go into each time step.
 

@@ -200,10 +200,25 @@ def rules_of(plan: Plan) -> list[Any]:
     return [saved[name] for name in ("grids", "bands", "encoding", "resampling", "mask", "on_error")]
 
 
+def crs_text(box: GeoBox) -> str:
+    """Return one text for the CRS of a grid, which may come as a code or as WKT.
+
+    Parameters
+    ----------
+    box : odc.geo.geobox.GeoBox
+        Any grid.
+
+    Returns
+    -------
+    str
+        The EPSG code if there is one.
+    """
+    code = None if box.crs is None else box.crs.to_epsg()
+    return str(box.crs) if code is None else f"EPSG:{code}"
+
+
 def _grid_to_json(box: GeoBox) -> list[Any]:
-    code = None if box.crs is None else box.crs.to_epsg()  # the same CRS comes as a code and as WKT
-    crs = str(box.crs) if code is None else f"EPSG:{code}"
-    return [list(map(int, box.shape)), list(map(float, tuple(box.transform)[:6])), crs]
+    return [list(map(int, box.shape)), list(map(float, tuple(box.transform)[:6])), crs_text(box)]
 
 
 def _grid_from_json(saved: Sequence[Any]) -> GeoBox:

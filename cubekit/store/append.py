@@ -12,7 +12,9 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from cubekit.cube.recipe import replay
+from cubekit.cube.contract import geobox_of
+from cubekit.cube.load import open_cube
+from cubekit.cube.recipe import again, replay
 from cubekit.cube.saved import by_date
 from cubekit.errors import StoreError, check_kind, check_option
 from cubekit.store.dates import ToDo, compare_dates
@@ -43,6 +45,7 @@ from cubekit.store.write import succeed
 from cubekit.typing import StrPath
 
 if TYPE_CHECKING:
+    import pystac
     from distributed import Client
 
 log = logging.getLogger(__name__)
@@ -98,7 +101,7 @@ class Changes:
 
 
 def append(
-    cube: xr.Dataset,
+    cube: "xr.Dataset | Sequence[pystac.Item]",
     path: StrPath,
     *,
     on_change: OnChange = "update",
@@ -116,9 +119,10 @@ def append(
 
     Parameters
     ----------
-    cube : xarray.Dataset
+    cube : xarray.Dataset or sequence of pystac.Item
         With the grid, bands, types, coding and options of the store; a search over old and new dates will do,
-        as only the scenes of new dates are read. Variables without time are taken from the store.
+        as only the scenes of new dates are read. Variables without time are taken from the store. Items are
+        opened with the options of the store.
     path : path-like
         Local folder with a finished store.
     on_change : {"update", "replace", "keep", "raise"}, optional
@@ -158,12 +162,11 @@ def append(
         work = _Work.of(cube, folder, on_change, source)
         log.info("%s", work.changes)
         if work.changes.any:
-            documents = dict(work.documents)
             succeed(
                 folder,
                 work.cube,
                 work.layout,
-                documents,
+                work.documents,
                 work.plan,
                 kept=work.kept,
                 sides=work.sides,
@@ -177,7 +180,11 @@ def append(
 
 
 def plan_append(
-    cube: xr.Dataset, path: StrPath, *, on_change: OnChange = "update", source: str | None = None
+    cube: "xr.Dataset | Sequence[pystac.Item]",
+    path: StrPath,
+    *,
+    on_change: OnChange = "update",
+    source: str | None = None,
 ) -> Changes:
     """Say what `append` would do, and what it would cost; nothing is read or written.
 
@@ -212,10 +219,12 @@ class _Work(NamedTuple):
     changes: Changes
 
     @classmethod
-    def of(cls, cube: xr.Dataset, folder: Any, on_change: OnChange, source: str | None) -> "_Work":
+    def of(cls, given: Any, folder: Any, on_change: OnChange, source: str | None) -> "_Work":
         """Compare a cube with a store, and plan what is to be written."""
-        check_kind("cube", cube, xr.Dataset, "open one with cubekit.open_cube")
         stored, objects = open_store(folder), Objects.at(folder)
+        recorded = read_provenance(objects)
+        check_kind("cube", given, (xr.Dataset, Sequence), "open one with cubekit.open_cube")
+        cube = given if isinstance(given, xr.Dataset) else _opened(given, stored, recorded)
         if found := differences(stored, cube):
             raise StoreError(
                 f"The cube does not fit the store at {folder}:\n  "
@@ -225,13 +234,14 @@ class _Work(NamedTuple):
             )
         if not cube.indexes["time"].is_monotonic_increasing:  # sorting changes Dask's names
             cube = cube.sortby("time")
-        old = read_provenance(objects) or _unknown(stored)
+        old = recorded or _unknown(stored)
         new = provenance_of(cube, source)
         todo = compare_dates(old, new, on_change, str(folder))
         layout = stored_layout(folder, len(todo.order))
         sides = region_sides(stored, layout) | {"time": _steps(layout)}
         kept = _kept(objects, layout, sides, todo)
         merged = _merged(stored, _narrow(cube, new, todo), todo)
+        sides = sides if kept else region_sides(merged, layout)
         origin = joined(old, new, todo.order)
         merged.attrs |= _listed(merged, origin)
         documents = _documents(objects, merged, layout)
@@ -249,6 +259,28 @@ class _Work(NamedTuple):
             objects=len(keys),
         )
         return cls(merged, layout, documents, plan, kept, sides, changes)
+
+
+def _opened(items: "Sequence[pystac.Item]", stored: xr.Dataset, provenance: Provenance | None) -> xr.Dataset:
+    """Open items with the options of a store, and take its steps."""
+    known = [origin for origin in provenance.origins if len(origin.plans) == 1] if provenance else []
+    if not known:
+        raise StoreError("The store does not say how items were opened for it. Open them, and give the cube.")
+    origin, plan = known[-1], known[-1].opened[0]
+    masks = str(origin.attrs.get("mask", ""))
+    given = {form.dtype for form in plan.forms}
+    cube = open_cube(
+        items,
+        geobox_of(stored),
+        bands=plan.bands,
+        mask=masks.split("+") if masks else None,
+        dilate=plan.mask.dilate if plan.mask else 0,
+        resampling=dict(zip(plan.bands, plan.resampling, strict=True)),  # type: ignore[arg-type]
+        group_by=origin.attrs.get("group_by", "solar_day"),
+        dtype="float32" if plan.encoding.dtype == "float32" and "float32" not in given else None,
+        on_error="record" if plan.on_error == "record" else "raise",
+    )
+    return again(cube, origin.recipe, stored.indexes["time"].to_numpy())
 
 
 def stored_layout(folder: Any, times: int | None = None) -> Layout:

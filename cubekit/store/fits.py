@@ -8,6 +8,7 @@ import xarray as xr
 
 from cubekit.cube.contract import encoding_of
 from cubekit.cube.recipe import recipe_of
+from cubekit.cube.saved import crs_text
 from cubekit.store.layout import gridded
 from cubekit.store.metadata import grid_of
 
@@ -84,7 +85,9 @@ def _of_grid(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
     """Compare CRS, place and size of the grids; without a CRS the sizes and coordinates."""
     one, other = grid_of(stored), grid_of(cube)
     if one is not None and other is not None:
-        found = [] if one.crs == other.crs else [f"grid: CRS is {one.crs}, the cube's {other.crs}"]
+        found = (
+            [] if one.crs == other.crs else [f"grid: CRS is {crs_text(one)}, the cube's {crs_text(other)}"]
+        )
         if one.shape != other.shape or not _near(one.transform, other.transform):
             found.append(f"grid: is {_box(one)}, the cube's {_box(other)}")
         return found

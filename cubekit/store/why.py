@@ -16,6 +16,7 @@ from cubekit.cube.contract import MAIN, encoding_of, geobox_of
 from cubekit.cube.load import Look, look_at, reaches
 from cubekit.cube.plan import Plan
 from cubekit.cube.recipe import Step, mixes_dates
+from cubekit.cube.saved import crs_text
 from cubekit.errors import CubeError, CubekitError, check_kind
 from cubekit.store.objects import Objects
 from cubekit.store.open import open_store
@@ -197,7 +198,7 @@ def _place(box: GeoBox, x: float, y: float, crs: str | None) -> tuple[tuple[floa
     if not (0 <= row < box.shape.y and 0 <= col < box.shape.x):
         edges = ", ".join(f"{edge:.10g}" for edge in box.boundingbox.bbox)
         raise CubeError(
-            f"x={x:.10g}, y={y:.10g} is outside the cube ({edges} in {box.crs}). Give crs= if in another."
+            f"x={x:.10g}, y={y:.10g} is outside the cube ({edges} in {crs_text(box)}). Give crs= if in another."
         )
     return (x, y), row, col
 
