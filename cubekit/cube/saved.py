@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from affine import Affine
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from cubekit.cube.blocks import normalise
@@ -213,8 +215,13 @@ def crs_text(box: GeoBox) -> str:
     str
         The EPSG code if there is one.
     """
-    code = None if box.crs is None else box.crs.to_epsg()
-    return str(box.crs) if code is None else f"EPSG:{code}"
+    return _code(str(box.crs))
+
+
+@lru_cache(maxsize=64)
+def _code(crs: str) -> str:
+    code = None if crs == "None" else CRS(crs).to_epsg()  # takes milliseconds
+    return crs if code is None else f"EPSG:{code}"
 
 
 def _grid_to_json(box: GeoBox) -> list[Any]:

@@ -198,7 +198,8 @@ def _place(box: GeoBox, x: float, y: float, crs: str | None) -> tuple[tuple[floa
     if not (0 <= row < box.shape.y and 0 <= col < box.shape.x):
         edges = ", ".join(f"{edge:.10g}" for edge in box.boundingbox.bbox)
         raise CubeError(
-            f"x={x:.10g}, y={y:.10g} is outside the cube ({edges} in {crs_text(box)}). Give crs= if in another."
+            f"x={x:.10g}, y={y:.10g} is outside the cube ({edges} in {crs_text(box)}). Give crs= if it is in "
+            "another CRS."
         )
     return (x, y), row, col
 

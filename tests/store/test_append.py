@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 import cubekit
 from cubekit.errors import IncompleteStoreError, OptionError, StoreError
@@ -318,19 +319,25 @@ def items(sample_archive: SampleArchive) -> Items:
     return cubekit.open_items(sample_archive.items, collection="sentinel-2-l2a")
 
 
-def opened(items: Items, box: object = None) -> xr.Dataset:
+def opened(items: Items, box: GeoBox) -> xr.Dataset:
     """Open scenes as a masked cube."""
-    return cubekit.open_cube(items, box, bands=["B04", "B08"], mask="clouds", chunks={"y": 64, "x": 64})  # type: ignore[arg-type]
+    return cubekit.open_cube(items, box, bands=["B04", "B08"], mask="clouds")
 
 
-STEPS: dict[str, int | tuple[int, int]] = {"time": 2, "y": (32, 128), "x": (32, 128)}
+@pytest.fixture(scope="module")
+def box(items: Items) -> GeoBox:
+    """Return a small grid in the overlap of two tiles."""
+    found = cubekit.open_cube(items[:2], bands=["B04"]).odc.geobox[40:88, 100:148]
+    assert isinstance(found, GeoBox)
+    return found
+
+
+STEPS: dict[str, int | tuple[int, int]] = {"time": 2, "y": (16, 32), "x": (16, 32)}
 
 
 def test_a_growing_search_reads_only_new_scenes(
-    items: Items, memory_path: Path, monkeypatch: pytest.MonkeyPatch
+    items: Items, box: GeoBox, memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = opened(items)
-    box = whole.odc.geobox
     write(opened(items[:8], box), memory_path / "a.zarr", layout=STEPS)
     read: set[str] = set()
     from cubekit.cube import load
@@ -351,8 +358,9 @@ def test_a_growing_search_reads_only_new_scenes(
     assert [len(origin.opened[0].scenes) for origin in provenance.origins] == [8, 4]
 
 
-def test_composites_append_by_period_and_the_last_one_is_completed(items: Items, memory_path: Path) -> None:
-    box = opened(items).odc.geobox
+def test_composites_append_by_period_and_the_last_one_is_completed(
+    items: Items, box: GeoBox, memory_path: Path
+) -> None:
     path = memory_path / "a.zarr"
     first = cubekit.composite(opened(items[:9], box), every="61D")  # the ninth scene is half a date
     write(first, path, layout=STEPS)
@@ -367,8 +375,7 @@ def test_composites_append_by_period_and_the_last_one_is_completed(items: Items,
         append(cubekit.composite(opened(items, box), every="61D", start="2022-12-01"), path)
 
 
-def test_a_scene_is_not_lost_by_a_replacement(items: Items, memory_path: Path) -> None:
-    box = opened(items).odc.geobox
+def test_a_scene_is_not_lost_by_a_replacement(items: Items, box: GeoBox, memory_path: Path) -> None:
     path = memory_path / "a.zarr"
     write(opened(items[:4], box), path, layout=STEPS)
     with pytest.raises(StoreError, match=rf"{items[0].id} too, which the cube lacks"):
@@ -386,8 +393,7 @@ def test_a_scene_is_not_lost_by_a_replacement(items: Items, memory_path: Path) -
     assert open_store(memory_path / "b.zarr").attrs["items"] == [item.id for item in items[1:4]]
 
 
-def test_filled_cubes_depend_on_all_dates(items: Items, memory_path: Path) -> None:
-    box = opened(items).odc.geobox
+def test_filled_cubes_depend_on_all_dates(items: Items, box: GeoBox, memory_path: Path) -> None:
     path = memory_path / "a.zarr"
     write(cubekit.fill_gaps(opened(items[:8], box)), path, layout=STEPS)
     changes = plan_append(items[:10], path)

@@ -36,10 +36,10 @@ def writer(folder: Path, seed: int = 0) -> Iterator[Say]:
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def say(command: str, number: float = 0, *, overwrite: bool = False) -> str:
+        def say(command: str, number: float = 0, *, overwrite: bool = False, append: bool = False) -> str:
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(f"{command} {number} {int(overwrite)}\n")
+            process.stdin.write(f"{command} {number} {2 if append else int(overwrite)}\n")
             process.stdin.flush()
             return process.stdout.readline().strip()
 
@@ -137,6 +137,51 @@ def test_a_killed_replacement_keeps_the_old_cube_or_has_the_new(
             assert digest(path) == new
             assert [found.name for found in tmp_path.iterdir()] == ["a.zarr"]
     assert seen == {old, new}
+
+
+@pytest.mark.slow
+def test_a_killed_append_keeps_the_old_cube_until_it_has_the_new(
+    memory_path: Path, tmp_path_factory: pytest.TempPathFactory, digest: Digest
+) -> None:
+    """Ten seeded operations, the ones around the swap, and random moments: always whole, always resumed."""
+    path, kept = memory_path / "a.zarr", tmp_path_factory.mktemp("old") / "a.zarr"
+    seen = set()
+    draw = np.random.default_rng(6)
+    with writer(memory_path) as say:
+        assert say("whole").startswith("done")
+        copytree(path, kept)
+        old = digest(path)
+        operations = int(say("whole", append=True).split()[1])
+        new = digest(path)
+        steps = [("step", n) for n in draw.choice(range(1, operations), 10, replace=False)]
+        steps += [("step", n) for n in range(operations - 8, operations, 2)]
+        for command, number in [*steps, *(("after", n) for n in draw.uniform(0.02, 0.4, 4))]:
+            rmtree(path)
+            copytree(kept, path)
+            killed = say(command, number, append=True) == "killed"
+            seen.add(digest(path))
+            assert seen <= {old, new}, f"{command} {number}"
+            open_store(path).load()
+            assert not killed or say("whole", append=True).startswith("done")
+            assert digest(path) == new
+            assert [found.name for found in memory_path.iterdir()] == ["a.zarr"]
+    assert seen == {old, new}
+    assert verify(path).ok
+
+
+@pytest.mark.slow
+def test_a_killed_append_is_forgotten_by_another_one(memory_path: Path, digest: Digest) -> None:
+    with writer(memory_path) as say:
+        assert say("whole").startswith("done")
+        old = digest(memory_path / "a.zarr")
+        assert say("step", 60, append=True) == "killed"
+    assert digest(memory_path / "a.zarr") == old
+    with writer(memory_path, seed=4) as say:
+        assert "done" in say("whole", append=True)
+    stored = open_store(memory_path / "a.zarr")
+    expected = np.random.default_rng(14).integers(0, 5000, (2, 2, 120, 160)).astype("uint16")
+    np.testing.assert_array_equal(stored["data"][[2, 4]], expected)
+    assert [path.name for path in memory_path.iterdir()] == ["a.zarr"]
 
 
 def test_a_half_written_store_is_refused_and_says_what_to_do(
