@@ -20,7 +20,7 @@ from cubekit.cube.blocks import is_lazy
 from cubekit.cube.contract import RECIPE
 from cubekit.cube.plan import Plan
 from cubekit.cube.recipe import Step, mixes_dates, plans_in, reach, recipe_of, replay, scenes_between
-from cubekit.cube.saved import part_of, plan_from_json, plan_to_json, rules_of, scene_entry
+from cubekit.cube.saved import by_date, part_of, plan_from_json, plan_to_json, rules_of, scene_entry
 from cubekit.errors import CubekitError, StoreError
 from cubekit.store.layout import gridded
 from cubekit.store.objects import SIDE, Objects
@@ -109,8 +109,8 @@ class Origin:
             Where it was made in a way that is not noted.
         """
         if len(self.opened) != 1:
-            raise StoreError(f"it was made from {len(self.opened)} sets of items by a computation of its own")
-        return replay(self.opened[0], self.attrs, self.recipe)
+            raise StoreError("the store does not say how it was made from items: give the cube")
+        return replay(by_date(self.opened[0]), self.attrs, self.recipe)
 
 
 @dataclass(frozen=True, kw_only=True)

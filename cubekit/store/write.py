@@ -178,7 +178,7 @@ def _build(job: _Job, objects: Objects, lock: Lock, hands: _Hands) -> None:
     sides = job.sides or region_sides(job.cube, layout)
     regions = list(all_regions(layout, sides))
     todo = [region for region in regions if not sound.issuperset(region_keys(region, layout))]
-    lazy = _lazy(job.cube, layout, sides)
+    lazy = _lazy(job.cube, layout, sides, complain=not job.kept)  # of a few regions it would mislead
     share = sum(prod(array.shape) * array.itemsize for array in layout.arrays) / 1e6 / len(regions)
     fitting = max(1, layout.memory // (3 * region_bytes(layout, sides)))
     with (
@@ -222,14 +222,16 @@ def _sound(objects: Objects, digests: Mapping[str, Digest]) -> set[str]:
         return {key for key, digest in zip(digests, found, strict=True) if digest == digests[key]}
 
 
-def _lazy(cube: xr.Dataset, layout: Layout, sides: Mapping[str, int]) -> dict[str, Any]:
+def _lazy(
+    cube: xr.Dataset, layout: Layout, sides: Mapping[str, int], *, complain: bool = True
+) -> dict[str, Any]:
     """Return the Dask array of each gridded variable; one in memory is cut into regions."""
     arrays = {}
     for name in (array.name for array in layout.arrays):
         variable = cube.variables[name]
         if variable.chunks is None:
             variable = variable.chunk({dim: sides[str(dim)] for dim in variable.dims if dim in sides})
-        elif (times := computations(variable.chunksizes, sides)) > _TOO_OFTEN:
+        elif complain and (times := computations(variable.chunksizes, sides)) > _TOO_OFTEN:
             warn(
                 f"Each source chunk of {name!r} will be computed {times:.1f} times, as chunks of "
                 f"{dict(grain(cube[name]))} do not fit regions of {dict(sides)}. Open the cube with "

@@ -11,6 +11,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 import cubekit
+from cubekit.cube.reader import read_onto
 from cubekit.errors import IncompleteStoreError, OptionError, StoreError
 from cubekit.sources.items import Items
 from cubekit.store import place
@@ -162,7 +163,7 @@ def without(cube: xr.Dataset) -> xr.Dataset:
 
 
 def elsewhere(cube: xr.Dataset) -> xr.Dataset:
-    return cube.odc.assign_crs("EPSG:32631")
+    return cube.odc.assign_crs("EPSG:32631")  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -264,12 +265,9 @@ def test_without_hard_links_objects_are_copied(
         copied.append(source)
         copyfile(source, target)
 
-    monkeypatch.setattr(place.os, "link", refused)
-    monkeypatch.setattr(place.shutil, "copyfile", counted)
+    monkeypatch.setattr("os.link", refused)
+    monkeypatch.setattr("shutil.copyfile", counted)
     monkeypatch.setattr(place, "_exchanged", lambda *_: False)
-    from cubekit.store import lock
-
-    monkeypatch.setattr(lock.os, "link", refused)
     result = append(dates(4), path)
     assert len(copied) == 3 * 6 * 2
     np.testing.assert_array_equal(result["data"], dates(0, 1, 2, 3, 4)["data"])
@@ -340,15 +338,12 @@ def test_a_growing_search_reads_only_new_scenes(
 ) -> None:
     write(opened(items[:8], box), memory_path / "a.zarr", layout=STEPS)
     read: set[str] = set()
-    from cubekit.cube import load
-
-    real = load.read_onto
 
     def noted(source: object, *arguments: object, **options: object) -> object:
         read.add(source.item)  # type: ignore[attr-defined]
-        return real(source, *arguments, **options)  # type: ignore[arg-type]
+        return read_onto(source, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(load, "read_onto", noted)
+    monkeypatch.setattr("cubekit.cube.load.read_onto", noted)
     result = append(items[:12], memory_path / "a.zarr")  # items: opened with the options of the store
     assert read == {item.id for item in items[8:12]}
     np.testing.assert_array_equal(result["data"], opened(items[:12], box)["data"])

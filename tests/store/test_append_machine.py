@@ -1,4 +1,4 @@
-"""Dates come, change and get damaged in any order: a store holds what a dictionary says, or says what it lost."""
+"""Dates come, change and get damaged in any order: a store holds what a dictionary says, or says so."""
 
 from pathlib import Path
 from shutil import rmtree
