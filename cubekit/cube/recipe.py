@@ -184,11 +184,35 @@ def periods(every: str | None, times: Array) -> list[tuple[np.datetime64, np.dat
 
 
 def mixes_dates(steps: Sequence[Step]) -> bool:
-    """Tell whether pixels of one date were made from other dates."""
+    """Tell whether pixels of one date were made from other dates.
+
+    Parameters
+    ----------
+    steps : sequence of (str, mapping)
+        From `recipe_of`.
+
+    Returns
+    -------
+    bool
+        True where gaps were filled in time.
+    """
     return any(name in _ACROSS_DATES for name, _ in steps)
 
 
 def scenes_between(plan: Plan, begin: np.datetime64, end: np.datetime64) -> list[int]:
-    """Return the numbers of the scenes whose time step lies in a period, first one on top."""
+    """Return the numbers of the scenes whose time step lies in a period, first one on top.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the scenes.
+    begin, end : numpy.datetime64
+        Half open.
+
+    Returns
+    -------
+    list of int
+        Increasing.
+    """
     times = plan.times[plan.time_of]
     return [int(scene) for scene in np.flatnonzero((times >= begin) & (times < end))]

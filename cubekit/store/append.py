@@ -129,7 +129,7 @@ def append(
         What to do with a date that the store has from other scenes. ``"update"``: replace it, but refuse
         where a stored scene would be lost, which the cube neither has nor covers with a newer version.
         ``"replace"``: take the cube's. ``"keep"``: take the store's. ``"raise"``: an error.
-    scheduler, workers, progress : optional
+    scheduler, workers, progress : object, optional
         As for `write`.
     source : str, optional
         Name of the computation, where Dask's own names are random; see `write`.
@@ -190,8 +190,14 @@ def plan_append(
 
     Parameters
     ----------
-    cube, path, on_change, source
-        As for `append`.
+    cube : xarray.Dataset or sequence of pystac.Item
+        As for `append`, like the other parameters.
+    path : path-like
+        Of the store.
+    on_change : {"update", "replace", "keep", "raise"}, optional
+        What to do with a date that the store has from other scenes.
+    source : str, optional
+        Name of the computation.
 
     Returns
     -------

@@ -35,7 +35,18 @@ def differences(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
 
 
 def form_differences(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
-    """List differences of variables, types, coding, coordinates and grid; arguments as for `differences`."""
+    """List differences of variables, types, coding, coordinates and grid.
+
+    Parameters
+    ----------
+    stored, cube : xarray.Dataset
+        As for `differences`.
+
+    Returns
+    -------
+    list of str
+        One text each.
+    """
     for what, dataset in (("store", stored), ("cube", cube)):
         if "time" not in dataset.indexes:
             return [f"time: the {what} has no dates"]
@@ -98,7 +109,18 @@ def _of_grid(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
 
 
 def option_differences(stored: xr.Dataset, cube: xr.Dataset) -> list[str]:
-    """List differences of the options that made them; arguments as for `differences`."""
+    """List differences of the options that made them.
+
+    Parameters
+    ----------
+    stored, cube : xarray.Dataset
+        As for `differences`.
+
+    Returns
+    -------
+    list of str
+        One text each.
+    """
     found = []
     for key in OPTIONS:
         one, other = (_listed(dataset.attrs.get(key)) for dataset in (stored, cube))

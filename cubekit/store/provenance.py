@@ -134,7 +134,18 @@ class Provenance:
         return gzip.compress(text.encode(), 6, mtime=0)
 
     def signed(self, plan: str) -> "Provenance":
-        """Note the digest of a write on the origins that it brings."""
+        """Note the digest of a write on the origins that it brings.
+
+        Parameters
+        ----------
+        plan : str
+            Digest of its plan.
+
+        Returns
+        -------
+        Provenance
+            Origins that have one keep it.
+        """
         return replace(self, origins=tuple(replace(o, plan=o.plan or plan) for o in self.origins))
 
     def digest(self) -> str:
@@ -285,12 +296,34 @@ def narrowed(origin: Origin, times: Iterable[int]) -> Origin:
 
 
 def microseconds(cube: xr.Dataset) -> IntArray:
-    """Return the times of a cube as they are stored."""
+    """Return the times of a cube as they are stored.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        With a coordinate ``time``.
+
+    Returns
+    -------
+    numpy.ndarray of int64
+        Microseconds since 1970, UTC.
+    """
     return np.asarray(cube.indexes["time"].to_numpy().astype("datetime64[us]").astype("int64"))
 
 
 def to_date(time: int) -> np.datetime64:
-    """Return a stored time as a date."""
+    """Return a stored time as a date.
+
+    Parameters
+    ----------
+    time : int
+        Microseconds since 1970, UTC.
+
+    Returns
+    -------
+    numpy.datetime64
+        In nanoseconds, as cubes have them.
+    """
     date: np.datetime64 = np.datetime64(time, "us").astype("datetime64[ns]")
     return date
 
