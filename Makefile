@@ -13,7 +13,7 @@ BACK_ROOMS := cubekit/cli.py cubekit/pipeline/steps.py cubekit/sources/headers.p
 	$(foreach name,blocks kernels metadata scenes,cubekit/cube/$(name).py) \
 	$(foreach name,ledger mark metadata objects place plan regions,cubekit/store/$(name).py)
 
-.PHONY: help setup demo test lint format types wheel test-newest bench clean
+.PHONY: help setup demo test lint format types wheel test-newest test-services bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -37,7 +37,7 @@ demo: setup  ## run the main job on the built-in sample archive; results in demo
 
 test: setup  ## all tests; real-data parts skip where CUBEKIT_SHARED is absent
 	@echo "==> tests"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not services'
 
 lint: setup  ## ruff (check and format), import contracts, docstrings
 	@echo "==> lint"
@@ -60,7 +60,7 @@ wheel: setup  ## build, check the file list, install elsewhere, run a smoke test
 
 test-newest: $(VENV)-newest/.installed  ## torch-free tests with the newest Python and dependencies
 	@echo "==> tests on $(NEWEST_PYTHON)"
-	@$(VENV)-newest/bin/python -m pytest -n $(WORKERS) -m 'not torch'
+	@$(VENV)-newest/bin/python -m pytest -n $(WORKERS) -m 'not torch and not services'
 
 $(VENV)-newest/.installed: pyproject.toml
 	@test -n "$(NEWEST_PYTHON)" || (echo "no python3.13 found; set NEWEST_PYTHON=" && false)
@@ -68,6 +68,15 @@ $(VENV)-newest/.installed: pyproject.toml
 	@test -x $(VENV)-newest/bin/python || $(NEWEST_PYTHON) -m venv $(VENV)-newest
 	@$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
 		-e '.[demo]' hypothesis pytest pytest-socket pytest-timeout pytest-xdist zarr-cm
+	@touch $@
+
+test-services: setup $(VENV)-services/.installed  ## tests against nginx, pgSTAC, Azurite, S3 and hosts in network namespaces
+	@echo "==> tests with services"
+	@CUBEKIT_SERVICES=$(VENV)-services $(BIN)/python -m pytest -m services
+
+$(VENV)-services/.installed: tests/services/install.sh tests/services/requirements.txt
+	@echo "==> servers in $(VENV)-services"
+	@PYTHON=$(PYTHON) tests/services/install.sh $(VENV)-services
 	@touch $@
 
 bench: $(VENV)-bench/.installed  ## speed and memory beside peers and the bare work; results in benchmarks/results/
@@ -85,4 +94,4 @@ $(VENV)-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements
 	@touch $@
 
 clean:  ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-bench demo runs dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-bench $(VENV)-services demo runs dist build .mypy_cache .ruff_cache .pytest_cache
