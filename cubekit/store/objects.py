@@ -150,28 +150,6 @@ class Objects:
                 list(waited)
 
 
-class WriteView(WrapperStore[Store]):
-    """A store as a writer of whole objects sees it: no chunk exists yet, and every chunk written is digested.
-
-    Hiding what is there keeps torn leftovers of a killed writer out of the new shards.
-    """
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
-        self.written: dict[str, Digest] = {}
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """Return metadata; chunks are never read back."""
-        return await super().get(key, prototype, byte_range) if is_metadata(key) else None
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Store a chunk and remember its digest."""
-        await super().set(key, value)
-        self.written[key] = Digest.of(memoryview(value.as_buffer_like()))
-
-
 class WholeView(WrapperStore[Store]):
     """A finished store as a reader sees it: every chunk was written, so a missing one is an error."""
 
