@@ -13,7 +13,7 @@ BACK_ROOMS := cubekit/cli.py cubekit/pipeline/steps.py cubekit/sources/headers.p
 	$(foreach name,blocks kernels metadata scenes,cubekit/cube/$(name).py) \
 	$(foreach name,ledger mark metadata objects place plan regions,cubekit/store/$(name).py)
 
-.PHONY: help setup demo test lint format types wheel test-newest bench clean
+.PHONY: help setup demo test lint format types wheel test-newest test-services bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -70,6 +70,18 @@ $(VENV)-newest/.installed: pyproject.toml
 		-e '.[demo]' hypothesis pytest pytest-socket pytest-timeout pytest-xdist zarr-cm
 	@touch $@
 
+test-services: setup $(VENV)-services/.installed  ## tests against real S3 and Azure servers on this machine
+	@echo "==> tests with services"
+	@CUBEKIT_SERVICES=$(VENV)-services CUBEKIT_REQUIRE_SERVICES=1 $(BIN)/python -m pytest -n $(WORKERS) -m services
+
+# Servers live apart: what they need may clash with what the package needs.
+$(VENV)-services/.installed: tests/services/requirements.txt
+	@echo "==> servers in $(VENV)-services"
+	@test -x $(VENV)-services/bin/python || $(PYTHON) -m venv $(VENV)-services
+	@$(VENV)-services/bin/python -m pip install --quiet --disable-pip-version-check -r tests/services/requirements.txt
+	@npm install --silent --prefix $(VENV)-services azurite@3.37.0 || echo "==> no Azure server: npm is needed"
+	@touch $@
+
 bench: $(VENV)-bench/.installed  ## speed and memory beside peers and the bare work; results in benchmarks/results/
 	@echo "==> benchmarks"
 	@$(VENV)-bench/bin/python -m benchmarks
@@ -85,4 +97,4 @@ $(VENV)-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements
 	@touch $@
 
 clean:  ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-bench demo runs dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-services $(VENV)-bench demo runs dist build .mypy_cache .ruff_cache .pytest_cache

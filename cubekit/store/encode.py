@@ -1,7 +1,7 @@
-"""Encode whole objects in one pass: the chunks of a shard one after another, their index, nothing written twice.
+"""Encode whole objects in one pass: the chunks of a shard, then their index; nothing is written twice.
 
-Zarr's own writer goes through an event loop and several copies for every chunk; here a shard costs little more
-than compressing it. The bytes are the same as zarr-python's.
+Zarr's own writer goes through an event loop and several copies for every chunk; here a shard costs little
+more than compressing it. The bytes are the same as zarr-python's.
 """
 
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ class Encoder:
             yield self._shard(block[window]) if self._array.shards else self._chunk(block[window])
 
     def _shard(self, block: Array) -> bytes:
-        """Encode the chunks of a shard, in the order of zarr-python, and the index that tells where they lie."""
+        """Encode the chunks of a shard, in the order of zarr-python, and the index of where they lie."""
         chunks = self._array.chunks
         counts = tuple(whole // part for whole, part in zip(self._array.objects, chunks, strict=True))
         index = np.full((*counts, 2), _ABSENT, dtype="<u8")
@@ -107,11 +107,13 @@ def _windows(shape: tuple[int, ...], sides: tuple[int, ...]) -> Iterator[tuple[s
 def _morton(counts: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Order the chunks of a shard along a Z curve, so that neighbours in space lie near in the file.
 
-    The bits of the coordinates are interleaved, the first dimension's lowest bit first; a dimension takes part
-    as long as it has bits (the compressed Morton code of Neuroglancer's precomputed format).
+    The bits of the coordinates are interleaved, the first dimension's lowest bit first; a dimension takes
+    part as long as it has bits (the compressed Morton code of Neuroglancer's precomputed format).
     """
     bits = [(count - 1).bit_length() for count in counts]
-    turns = [(dim, bit) for bit in range(max(bits, default=0)) for dim in range(len(counts)) if bit < bits[dim]]
+    turns = [
+        (dim, bit) for bit in range(max(bits, default=0)) for dim in range(len(counts)) if bit < bits[dim]
+    ]
 
     def code(place: tuple[int, ...]) -> int:
         return sum((place[dim] >> bit & 1) << rank for rank, (dim, bit) in enumerate(turns))

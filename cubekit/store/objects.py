@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from zarr.abc.store import ByteRequest, Store
@@ -21,6 +21,9 @@ SIDE = ".cubekit"
 
 ROOT = "zarr.json"
 """Metadata of the whole store; also carries the completion mark."""
+
+LEASE = f"{SIDE}/lock"
+"""Key of the lock in an object store. Given back it stays, empty: a removal cannot be conditional."""
 
 PARTIAL = ".partial"
 """Ending of files that are not finished; Zarr's own local store uses the same."""
@@ -59,6 +62,9 @@ class Objects:
     def at(cls, path: StrPath) -> "Objects":
         """Return the objects in a local folder, which need not exist."""
         return cls(LocalStore(Path(path)))
+
+    def __str__(self) -> str:
+        return str(self.store if self.root is None else self.root)
 
     def read(self, key: str) -> bytes | None:
         """Return an object, or None where there is none."""
@@ -106,9 +112,18 @@ class Objects:
             file.flush()
             os.fsync(file.fileno())
 
-    def delete(self, key: str) -> None:
-        """Remove an object; no error where there is none."""
-        sync(self.store.delete(key))
+    def read_log(self, key: str) -> bytes | None:
+        """Return a text object with all lines that were added to it."""
+        return self.read(key)
+
+    def write_log(self, key: str, data: bytes) -> None:
+        """Put a text object in place at once, with all its lines."""
+        self.write(key, data)
+
+    def delete(self, *keys: str) -> None:
+        """Remove objects; no error where there are none."""
+        for key in keys:
+            sync(self.store.delete(key))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """List the objects below a prefix, unfinished ones included."""
@@ -138,6 +153,16 @@ class Objects:
             return (self.root / key).stat().st_size
         except OSError:
             return None
+
+    def stamp(self, key: str) -> Any:
+        """Return what tells one version of an object from the next; None where there is none."""
+        if self.root is None:
+            return self.digest(key)
+        try:
+            found = (self.root / key).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def flush(self, keys: Iterable[str]) -> None:
         """Wait until objects and the folders that name them are on disk."""
