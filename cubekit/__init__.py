@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
     from cubekit.store.open import open_store as open
+    from cubekit.store.rechunk import plan_rechunk, rechunk
     from cubekit.store.verify import verify
     from cubekit.store.write import write
     from cubekit.training.bundle import load_model
@@ -58,6 +59,7 @@ _load, _, _ = lazy_loader.attach(
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
         "store.open": ["open_store"],
+        "store.rechunk": ["plan_rechunk", "rechunk"],
         "store.verify": ["verify"],
         "store.write": ["write"],
         "training.bundle": ["load_model"],
@@ -83,8 +85,10 @@ __all__ = [
     "open_cube",
     "open_items",
     "plan",
+    "plan_rechunk",
     "predict",
     "read_series",
+    "rechunk",
     "run",
     "search",
     "split",

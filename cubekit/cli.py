@@ -319,6 +319,22 @@ def info(path: Annotated[Path, typer.Argument(help="A store, a saved model, or s
 
 
 @app.command()
+def rechunk(
+    source: Annotated[str, typer.Argument(help="A Zarr store, its address, or a NetCDF file.")],
+    *,
+    out: Annotated[str, typer.Option(help="Folder or address of the new store.")],
+    layout: Annotated[Layout, typer.Option(help="What the new store will be read for.")] = Layout.SERIES,
+    memory: Annotated[str, typer.Option(help="What all workers together may hold.")] = "2GB",
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a finished store once the new one is whole.")
+    ] = False,
+) -> None:
+    """Copy a store into another layout in bounded memory; running it again finishes an interrupted one."""
+    print(cubekit.plan_rechunk(source, layout.value, memory=memory))
+    print(cubekit.rechunk(source, out, layout=layout.value, memory=memory, overwrite=overwrite))
+
+
+@app.command()
 def verify(store: Annotated[Path, typer.Argument(help="A Zarr store.")]) -> None:
     """Read every chunk of a store and name the missing and damaged ones."""
     report = cubekit.verify(store)

@@ -13,7 +13,7 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
-from cubekit.errors import StoreError
+from cubekit.errors import SecurityError, StoreError
 from cubekit.typing import StrPath
 
 SIDE = ".cubekit"
@@ -175,7 +175,25 @@ class Objects:
                 list(waited)
 
 
-class WholeView(WrapperStore[Store]):
+class InsideView(WrapperStore[Store]):
+    """A store as a reader sees it: in a folder, links that lead out of it are refused.
+
+    A downloaded store may link a chunk to any file of this machine; without compression that would be read as
+    pixels.
+    """
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return an object; raise where it lies elsewhere."""
+        if isinstance(self._store, LocalStore):
+            root = self._store.root.resolve()
+            if not (root / key).resolve().is_relative_to(root):
+                raise SecurityError(f"{root}: {key} is a link that leads out of the store.")
+        return await super().get(key, prototype, byte_range)
+
+
+class WholeView(InsideView):
     """A finished store as a reader sees it: every chunk was written, so a missing one is an error."""
 
     async def get(

@@ -14,11 +14,11 @@ import zarr
 from dask.base import tokenize
 from xarray.coders import CFDatetimeCoder
 
-from cubekit.errors import IncompleteStoreError, StoreError
+from cubekit.errors import IncompleteStoreError, SecurityError, StoreError
 from cubekit.store.layout import SPACE
 from cubekit.store.mark import read_mark
 from cubekit.store.metadata import user_attributes
-from cubekit.store.objects import ROOT, Objects, WholeView
+from cubekit.store.objects import ROOT, InsideView, Objects, WholeView
 from cubekit.store.place import Place, begun, beside, no_store, objects_at, place_of
 from cubekit.store.remote import Remote
 from cubekit.store.trust import check_trusted
@@ -78,7 +78,7 @@ def open_store(
     check_trusted(objects, str(folder))
     try:
         cube = xr.open_zarr(
-            objects.store.with_read_only(read_only=True),
+            InsideView(objects.store.with_read_only(read_only=True)),
             chunks=None,
             consolidated=_is_consolidated(objects, root),
             mask_and_scale=False,
@@ -114,6 +114,8 @@ class StoredArray:
         """Read a window; an error says which."""
         try:
             return self._read(window)
+        except SecurityError:
+            raise
         except Exception as error:
             where = ", ".join(f"{part.start}:{part.stop}" for part in window)
             raise StoreError(
@@ -137,7 +139,7 @@ def _array(folder: Place, name: str, plan: str | None, stamp: Any) -> Any:  # no
     objects = objects_at(folder)
     store = objects.store.with_read_only(read_only=True)
     if plan is None:
-        return zarr.open_group(store, mode="r")[name]
+        return zarr.open_group(InsideView(store), mode="r")[name]
     if _mark(folder, objects.read(ROOT)).get("plan") != plan:
         raise StoreError("the store has been replaced since it was opened; open it again")
     return zarr.open_group(WholeView(store), mode="r")[name]

@@ -76,7 +76,7 @@ def objects_at(place: Place) -> Objects:
 
 
 def beside(place: _P, what: Literal["lock", "next", "previous", "between"]) -> _P:
-    """Return the hidden neighbour of a store: its lock, successor, predecessor, or a step on the way to it."""
+    """Return the hidden neighbour of a store: its lock, successor, predecessor, or a step to it."""
     return cast("_P", place.with_name(f".{place.name}.{what}"))
 
 

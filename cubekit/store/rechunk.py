@@ -121,8 +121,8 @@ def rechunk(  # noqa: PLR0913  (as write: all keyword-only)
     Parameters
     ----------
     source : path-like
-        A finished store, any Zarr store of version 2 or 3 (checked first; see `open_store`), or a NetCDF file.
-        Dimensions ``lat`` and ``lon`` become ``y`` and ``x``. A lazy cube needs no rechunking: `write` it.
+        A finished store, any Zarr store of version 2 or 3 (checked first; see `open_store`), or a NetCDF
+        file. Dimensions ``lat`` and ``lon`` become ``y`` and ``x``. A lazy cube is simply written.
     path : path-like
         Where to write, as for `write`; not the source.
     layout : {"series", "patches", "maps"}, mapping or Layout, optional
@@ -217,7 +217,7 @@ class _Source:
 
         try:
             cube = xr.open_dataset(
-                self.place,
+                str(self.place),
                 mask_and_scale=False,
                 decode_times=CFDatetimeCoder(time_unit="ns"),
                 decode_timedelta=False,
@@ -271,8 +271,8 @@ def _plan(source: _Source, layout: Layout, memory: int, workers: int) -> Rechunk
     last = _grown(target, {d: chunks.get(d, 1) for d in SPLIT}, sizes, layout, room)
     if (least := region_bytes(layout, target)) * 3 > memory:
         raise StoreError(
-            f"One shard of the result takes {shown_bytes(least)}, three times that is more than the memory of "
-            f"{shown_bytes(memory)}. Give more memory, or a layout with smaller shards."
+            f"One shard of the result takes {shown_bytes(least)}; three times that is more than the "
+            f"memory of {shown_bytes(memory)}. Give more memory, or a layout with smaller shards."
         )
     reads = _reads(chunks, last, sizes)
     if reads <= _TOO_OFTEN:

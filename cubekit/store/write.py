@@ -47,7 +47,7 @@ _AGAIN = "Run write again: it does what is missing."
 
 def write(  # noqa: PLR0913  (the one door to a store; all keyword-only)
     cube: xr.Dataset,
-    path: StrPath,
+    path: StrPath | Place,
     *,
     layout: Use | Sizes | Layout | None = None,
     overwrite: bool = False,
