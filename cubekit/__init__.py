@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
     from cubekit.store.open import open_store as open
+    from cubekit.store.overviews import add_overviews
     from cubekit.store.rechunk import plan_rechunk, rechunk
     from cubekit.store.verify import verify
     from cubekit.store.write import write
@@ -59,6 +60,7 @@ _load, _, _ = lazy_loader.attach(
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
         "store.open": ["open_store"],
+        "store.overviews": ["add_overviews"],
         "store.rechunk": ["plan_rechunk", "rechunk"],
         "store.verify": ["verify"],
         "store.write": ["write"],
@@ -70,6 +72,7 @@ _load, _, _ = lazy_loader.attach(
 __all__ = [
     "CubekitError",
     "add_indices",
+    "add_overviews",
     "batches",
     "composite",
     "export",

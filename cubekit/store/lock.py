@@ -119,7 +119,18 @@ def new_record() -> dict[str, Any]:
 
 
 def owner_is_gone(held: Mapping[str, Any]) -> bool | None:
-    """Tell whether the owner's process has ended; None where that cannot be seen from this host."""
+    """Tell whether the owner of a lock is gone, as far as that can be seen from here.
+
+    Parameters
+    ----------
+    held : mapping
+        Lock record.
+
+    Returns
+    -------
+    bool or None
+        Whether its process has ended; None for one on another host.
+    """
     here = held.get("host") == socket.gethostname() and held.get("space") == _process_space()
     if here and os.name == "posix":
         return held.get("born") != _born(int(held["pid"]))
@@ -127,7 +138,18 @@ def owner_is_gone(held: Mapping[str, Any]) -> bool | None:
 
 
 def owner(record: Mapping[str, Any]) -> str:
-    """Name the owner of a lock."""
+    """Name the owner of a lock.
+
+    Parameters
+    ----------
+    record : mapping
+        Lock record.
+
+    Returns
+    -------
+    str
+        Process and host.
+    """
     return f"process {record.get('pid', '?')} on {record.get('host', 'an unknown host')}"
 
 

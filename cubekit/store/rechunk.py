@@ -245,7 +245,7 @@ class _Source:
         else:
             objects = objects_at(self.place)
             for key in objects.keys():  # noqa: SIM118
-                if not key.startswith(SIDE):
+                if not key.startswith((SIDE, "overviews/")):
                     total.update(f"{key} {objects.size(key)} {objects.stamp(key)}\n".encode())
         return f"rechunk-{total.hexdigest()[:32]}"
 
