@@ -21,6 +21,7 @@ from cubekit.store.metadata import user_attributes
 from cubekit.store.objects import ROOT, InsideView, Objects, WholeView
 from cubekit.store.place import Place, begun, beside, no_store, objects_at, place_of
 from cubekit.store.remote import Remote
+from cubekit.store.repository import is_repository, open_commit
 from cubekit.store.trust import check_trusted
 from cubekit.typing import Array, StrPath
 
@@ -44,7 +45,8 @@ def open_store(
     ----------
     path : path-like
         Local folder or address in an object store (``"s3://bucket/madrid.zarr"``) that `write` made, or any
-        Zarr store (v2 or v3) with ``allow_incomplete``.
+        Zarr store (v2 or v3) with ``allow_incomplete``, or a state of an Icechunk repository, such as
+        ``"icechunk:///data/madrid@2026-11-20T10:00"`` (see `open_commit`).
     allow_incomplete : bool, optional
         Open also what carries no completion mark: a half-written store, whose missing parts read as nodata,
         or one that cubekit did not write.
@@ -67,6 +69,8 @@ def open_store(
     SecurityError
         If it asks for a codec, type or size that is not accepted.
     """
+    if is_repository(path):
+        return open_commit(str(path), storage_options=storage_options)
     folder = place_of(path, storage_options)
     objects = objects_at(folder)
     root = objects.read(ROOT)

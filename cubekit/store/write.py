@@ -34,6 +34,7 @@ from cubekit.store.regions import (
     region_sides,
     task_of,
 )
+from cubekit.store.repository import is_repository, write_commit
 from cubekit.store.verify import verify
 from cubekit.typing import StrPath
 
@@ -72,7 +73,9 @@ def write(  # noqa: PLR0913  (the one door to a store; all keyword-only)
         rioxarray and GDAL decode. Other variables are small and loaded whole.
     path : path-like
         Local folder, such as ``"madrid.zarr"``, or an address in an object store, such as
-        ``"s3://bucket/madrid.zarr"`` (also ``gs://``, ``az://``, ``abfs://``, and ``memory://`` for trials).
+        ``"s3://bucket/madrid.zarr"`` (also ``gs://``, ``az://``, ``abfs://``, and ``memory://`` for trials),
+        or an Icechunk repository and branch, such as ``"icechunk:///data/madrid@main"``, where the write is
+        one commit.
     layout : {"series", "patches", "maps"}, mapping or Layout, optional
         What the store will be read for most; see `plan_layout`, which also takes the memory budget.
     overwrite : bool, optional
@@ -105,6 +108,13 @@ def write(  # noqa: PLR0913  (the one door to a store; all keyword-only)
     """
     plan = layout if isinstance(layout, Layout) else plan_layout(cube, layout)
     _check_layout(cube, plan)
+    if is_repository(path):
+        if scheduler not in {None, "threads"}:
+            raise OptionError("An Icechunk commit is written by threads: leave scheduler out.")
+        return write_commit(
+            cube, str(path), plan, overwrite=overwrite, workers=workers, progress=progress, source=source,
+            storage_options=storage_options,
+        )  # fmt: skip
     folder = place_of(path, storage_options)
     _make_parents(folder)
     with hold(folder) as lock:
