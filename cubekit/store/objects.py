@@ -154,6 +154,10 @@ class Objects:
         except OSError:
             return None
 
+    def sizes(self, keys: Iterable[str]) -> dict[str, int | None]:
+        """Return the number of bytes of many objects; None where there is none."""
+        return {key: self.size(key) for key in keys}
+
     def stamp(self, key: str) -> Any:
         """Return what tells one version of an object from the next; None where there is none."""
         if self.root is None:

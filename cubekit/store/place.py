@@ -16,7 +16,7 @@ from cubekit.errors import OptionError, StoreError
 from cubekit.store.mark import marked, read_mark, to_json
 from cubekit.store.objects import LEASE, ROOT, SIDE, Objects
 from cubekit.store.plan import FORMAT, PLAN
-from cubekit.store.remote import Remote, RemoteObjects, copy_objects
+from cubekit.store.remote import SCHEMES, Remote, RemoteObjects, copy_objects
 from cubekit.typing import StrPath
 
 State = Literal["absent", "building", "complete", "moved", "foreign"]
@@ -63,8 +63,11 @@ def place_of(path: StrPath | Place, storage_options: Mapping[str, Any] | None = 
     """
     if isinstance(path, Remote):
         return path
-    if "://" in str(path):
-        return Remote.at(str(path), storage_options)
+    text = str(path)
+    if isinstance(path, Path) and text.startswith(tuple(f"{scheme}:/" for scheme in SCHEMES)):
+        text = text.replace(":/", "://", 1)  # pathlib makes one slash of two
+    if "://" in text:
+        return Remote.at(text, storage_options)
     if storage_options:
         raise OptionError(f"storage_options are for object stores; {path} is a local folder.")
     return Path(path).expanduser().resolve()

@@ -181,6 +181,15 @@ class RemoteObjects(Objects):
         head = self._head(key)
         return None if head is None else int(head["size"])
 
+    def sizes(self, keys: Iterable[str]) -> dict[str, int | None]:
+        """Return the number of bytes of many objects, by listing: a request for a thousand, not for each."""
+        import obstore
+
+        with told(self.place):
+            listed = obstore.list(self.place.service)
+            found = {entry["path"]: int(entry["size"]) for batch in listed for entry in batch}
+        return {key: found.get(key) for key in keys}
+
     def stamp(self, key: str) -> Any:
         """Return what tells one version of an object from the next."""
         head = self._head(key)

@@ -249,7 +249,8 @@ def _finish(objects: Objects, job: _Job, ledger: Ledger, fixed: Mapping[str, Dig
     digests = dict(fixed)
     for region in all_regions(job.layout, {}):
         digests |= {key: ledger.digests[key] for key in region_keys(region, job.layout)}
-    if gone := [key for key, digest in digests.items() if objects.size(key) != digest.size]:
+    sizes = objects.sizes(digests)
+    if gone := [key for key, digest in digests.items() if sizes[key] != digest.size]:
         raise StoreError(f"{objects}: {gone[0]} and {len(gone) - 1} more vanished while writing. {_AGAIN}")
     objects.flush(digests)
     ledger.close(digests)
@@ -277,7 +278,8 @@ def _swap(folder: Place) -> None:
 def _is_whole(objects: Objects) -> bool:
     """Tell whether every object of a finished store is there, by its size; `verify` reads them."""
     _, digests = read_ledger(objects)
-    return bool(digests) and all(objects.size(key) == digest.size for key, digest in digests.items())
+    sizes = objects.sizes(digests)
+    return bool(digests) and all(sizes[key] == digest.size for key, digest in digests.items())
 
 
 def _check_layout(cube: xr.Dataset, layout: Layout) -> None:

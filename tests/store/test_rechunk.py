@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from cubekit.cli import main
 from cubekit.errors import StoreError
 from cubekit.store.open import open_store
 from cubekit.store.rechunk import plan_rechunk, rechunk
@@ -43,6 +44,14 @@ def test_numbers_and_attributes_stay(
         assert (stored.chunks, stored.shards) == ((12, 2, 16, 16), (12, 2, 48, 48))
     if after == IMAGES:
         assert stored.chunks == (1, 2, 64, 64)
+
+
+def test_the_command(make_cube: CubeMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(make_cube(), tmp_path / "a.zarr")
+    paths = [str(tmp_path / "a.zarr"), "--out", str(tmp_path / "b.zarr")]
+    assert main(["rechunk", *paths, "--layout", "maps", "--memory", "100MB"]) == 0
+    assert "one pass" in capsys.readouterr().out
+    xr.testing.assert_identical(open_store(tmp_path / "b.zarr").compute(), make_cube().compute())
 
 
 def test_the_plan_is_said_before(make_cube: CubeMaker, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from time import sleep
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_what_is_written_is_read(place: Remote, make_cube: CubeMaker) -> None:
     cube = make_cube()
     opened = write(cube, place.url, layout=LAYOUT)
     xr.testing.assert_identical(opened.compute(), cube.compute())
-    report = verify(place.url)
+    report = verify(Path(place.url))  # as the command line gives it
     assert report.ok
     assert report.chunks > 10
     assert not list(RemoteObjects(beside(place, "next")).keys())
