@@ -10,6 +10,7 @@ import lazy_loader
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cubekit.batching.folds import folds
     from cubekit.batching.normalise import fit_normalisation
     from cubekit.batching.series import read_series
     from cubekit.batching.split import split
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from cubekit.errors import CubekitError
     from cubekit.exports.export import export
     from cubekit.grids import grid
-    from cubekit.labels import load_labels
+    from cubekit.labels import load_fractions, load_labels
     from cubekit.pipeline.runner import run
     from cubekit.prediction.predict import predict
     from cubekit.sources.archive import open_archive
@@ -41,6 +42,7 @@ _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "batching.normalise": ["fit_normalisation"],
+        "batching.folds": ["folds"],
         "batching.series": ["read_series"],
         "batching.split": ["split"],
         "batching.torch": ["batches"],
@@ -53,7 +55,7 @@ _load, _, _ = lazy_loader.attach(
         "errors": ["CubekitError"],
         "exports.export": ["export"],
         "grids": ["grid"],
-        "labels": ["load_labels"],
+        "labels": ["load_fractions", "load_labels"],
         "pipeline.runner": ["run"],
         "prediction.predict": ["predict"],
         "sources.archive": ["open_archive"],
@@ -79,7 +81,9 @@ __all__ = [
     "fill_gaps",
     "fit",
     "fit_normalisation",
+    "folds",
     "grid",
+    "load_fractions",
     "load_labels",
     "load_model",
     "open",

@@ -5,6 +5,7 @@ are allowed in code (``allow_hosts=``) or by the user's environment (``CUBEKIT_A
 """
 
 import ipaddress
+import logging
 import os
 import re
 import socket
@@ -60,6 +61,23 @@ def redact(text: object) -> str:
     """
     plain = _URL.sub(lambda match: match["scheme"] + match["rest"], str(text))
     return _BEARER.sub(r"\1 ***", _SECRET.sub(r"\1***", plain))
+
+
+def redact_log(record: logging.LogRecord) -> bool:
+    """Take secrets out of a log record; a filter for loggers of libraries that print addresses whole.
+
+    Parameters
+    ----------
+    record : logging.LogRecord
+        Changed in place.
+
+    Returns
+    -------
+    bool
+        Always True: no record is dropped.
+    """
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True
 
 
 def check_href(

@@ -3,12 +3,19 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+import rioxarray  # noqa: F401  (xarray's accessor)
+import xarray as xr
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rasterio.errors import RasterioError
 
+import cubekit.cube.reader  # noqa: F401  (guards the loggers of rasterio)
 from cubekit.errors import CatalogError, SecurityError
 from cubekit.security import check_href, is_private_host, load_yaml, redact
+from cubekit.testing.servers import Fault, file_server
 
 CANARY = "SECRETTOKEN123"
 
@@ -138,6 +145,23 @@ def test_private_numbers_are_private_in_every_spelling(address: object) -> None:
 )
 def test_no_secret_survives_redaction(text: str) -> None:
     assert CANARY not in redact(text)
+
+
+def test_what_gdal_logs_is_redacted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    noise = np.random.default_rng(0).integers(0, 60000, (600, 600), "uint16")
+    data = xr.DataArray(noise, dims=("y", "x"), coords={"y": -np.arange(600.0), "x": np.arange(600.0)})
+    data.rio.write_crs(32631).rio.to_raster(tmp_path / "a.tif", tiled=True)
+    faults = [Fault(path="/a.tif", times=2), Fault(path="/a.tif", status=403)]
+    with (
+        file_server(tmp_path, faults=faults) as server,
+        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        rasterio.open(f"{server.url}/a.tif?sig={CANARY}") as file,
+        pytest.raises(RasterioError),
+    ):
+        file.read(1)
+    assert "IReadBlock failed" in caplog.text
+    assert CANARY not in caplog.text
 
 
 def test_redaction_keeps_what_helps() -> None:

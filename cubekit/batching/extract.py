@@ -38,7 +38,7 @@ def extract(
     cube : xarray.Dataset
         With ``data`` (time, band, y, x); may be lazy.
     labels : xarray.Dataset
-        From :func:`cubekit.load_labels`, on the cube's grid.
+        From :func:`cubekit.load_labels` or :func:`cubekit.load_fractions`, on the cube's grid.
     limit_per_class : int, optional
         At most so many pixels of each class, drawn at random. Default: all.
     seed : int, optional
@@ -83,7 +83,7 @@ def extract(
     position, crs = metric_positions(*_world(grid, columns + 0.5, rows + 0.5), _name(grid))
     return Samples(
         x=stored,
-        y=label[rows, columns].astype("int16"),
+        y=_targets(labels, rows, columns),
         bands=tuple(str(band) for band in cube["band"].to_numpy()),
         times=cube["time"].to_numpy().astype("datetime64[ns]"),
         classes=class_table(labels),
@@ -93,6 +93,13 @@ def extract(
         resolution=_pixel_size(grid),
         encoding=encoding,
     )
+
+
+def _targets(labels: xr.Dataset, rows: IntArray, columns: IntArray) -> Array:
+    """Return class indices (n,), or shares (n, class) of labels that have them."""
+    if "fraction" in labels:
+        return labels["fraction"].transpose("y", "x", "category").to_numpy()[rows, columns].astype("float32")
+    return labels["label"].to_numpy()[rows, columns].astype("int16")
 
 
 def _check_grid(labels: xr.Dataset, grid: GeoBox) -> None:

@@ -1,5 +1,6 @@
 """How much the parts of a split know of each other: least distances and shared groups."""
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -7,6 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from cubekit.batching.assign import PARTS
+from cubekit.batching.autocorrelation import autocorrelation_range
 from cubekit.batching.samples import Samples
 
 
@@ -26,6 +28,9 @@ class Leakage:
     groups: dict[tuple[str, str], int]
     """How many groups (polygons, points) have samples in both parts."""
 
+    reach: float = float("nan")
+    """Distance in metres that likeness reaches, by the variogram of training samples; NaN where unknown."""
+
     def __str__(self) -> str:
         names = list(next(iter(self.counts.values())))
         width = max(8, *(len(name) for name in names))
@@ -39,6 +44,12 @@ class Leakage:
             f"{one} and {other}: least distance {distance:.6g} m, {self.groups[one, other]} shared groups"
             for (one, other), distance in self.distance.items()
         ]
+        if not math.isnan(self.reach):
+            near = [f"{one} and {other}" for (one, other), gap in self.distance.items() if gap < self.reach]
+            lines += [
+                f"likeness reaches {self.reach:.6g} m"
+                + (f": {', '.join(near)} are nearer than that" if near else "")
+            ]
         return "\n".join(lines)
 
 
@@ -53,7 +64,8 @@ def leakage(train: Samples, valid: Samples, test: Samples) -> Leakage:
     Returns
     -------
     Leakage
-        Class counts, least distances between pixel centres in metres and shared groups, by pair of parts.
+        Class counts, least distances between pixel centres in metres and shared groups, by pair of parts, and
+        how far likeness reaches among the training samples.
     """
     parts = dict(zip(PARTS, (train, valid, test), strict=True))
     pairs = list(combinations(parts, 2))
@@ -64,7 +76,14 @@ def leakage(train: Samples, valid: Samples, test: Samples) -> Leakage:
         groups={
             (one, other): len(np.intersect1d(parts[one].group, parts[other].group)) for one, other in pairs
         },
+        reach=_reach(train, test),
     )
+
+
+def _reach(train: Samples, test: Samples) -> float:
+    """Return how far likeness reaches among training samples, or test samples where those are too few."""
+    found = autocorrelation_range(train)
+    return autocorrelation_range(test) if math.isnan(found) else found
 
 
 def _distance(one: Samples, other: Samples) -> float:

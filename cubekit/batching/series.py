@@ -1,4 +1,4 @@
-"""Labelled series from long tables: one row for each sample and date."""
+"""Labelled series from tables: one row for each sample and date, or one for each sample."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,34 +7,36 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow.parquet
 
 from cubekit.batching.decode import day_of_year
 from cubekit.batching.position import metric_positions
 from cubekit.batching.samples import Samples
+from cubekit.batching.tables import LATITUDE, LONGITUDE, by_place, check_columns, first_of, read_table, unfold
 from cubekit.cube.contract import Encoding
-from cubekit.errors import LabelError, OptionError, SourceError, UnknownNameError, check_option, did_you_mean
+from cubekit.errors import LabelError, OptionError, UnknownNameError, check_option
 from cubekit.labels import ClassTable
 from cubekit.typing import Array, FloatArray, IntArray, StrPath
 
-Steps = Literal["equal", "common"]
+Steps = Literal["equal", "common", "months"]
 
-_LONGITUDE, _LATITUDE = ("longitude", "lon"), ("latitude", "lat")
 _MANY = 5  # samples listed in a message
 
 
-def read_series(
+def read_series(  # noqa: PLR0913  (tables differ in many ways; all keyword-only)
     path: StrPath,
     *,
     label: str = "label",
     date: str = "date",
     bands: Sequence[str] | None = None,
-    id: str = "sample_id",  # noqa: A002  (what such tables call it)
+    id: str | None = "sample_id",  # noqa: A002  (what such tables call it)
     group: str | None = None,
     encoding: Encoding | None = None,
     steps: Steps = "equal",
+    missing: Sequence[float] = (),
+    columns: str | None = None,
+    dates: Sequence[Any] | None = None,
 ) -> Samples:
-    """Read labelled series from a long table.
+    """Read labelled series from a table.
 
     Step `i` of one series is put beside step `i` of every other. Series may come from different years, as
     reference data do: then ``times`` are the dates of the first sample, and a step may fall on another day of
@@ -43,24 +45,34 @@ def read_series(
     Parameters
     ----------
     path : path
-        Parquet or CSV; one row for each sample and date. Columns ``longitude`` and ``latitude`` (or ``lon``
-        and ``lat``, degrees) give positions, if they are there.
+        Parquet or CSV; one row for each sample and date, or, with `columns`, one for each sample. Columns
+        ``longitude`` and ``latitude`` (or ``lon`` and ``lat``, degrees), or the GeoJSON points in ``.geo`` of
+        exports from Earth Engine, give positions, if they are there.
     label : str, optional
         Column of the class: text or whole numbers.
     date : str, optional
         Column of the date.
     bands : sequence of str, optional
         Columns of the bands, in the order wanted. Default: every column of floats that has no other role.
-    id : str, optional
-        Column that tells series apart.
+    id : str or None, optional
+        Column that tells series apart. None: the rows of one place, to 0.1 m, are one series.
     group : str, optional
         Column of what must stay together when splitting, such as the field. Default: the place, so that two
         years of one pixel are one group; without positions, the series.
     encoding : Encoding, optional
         How the numbers are coded, such as ``Encoding(dtype="uint16", nodata=65535, scale=1e-4)``. Default:
         physical values, NaN where there is no data.
-    steps : {"equal", "common"}, optional
-        Whether all series must have the same number of dates, or are cut to the dates that all have.
+    steps : {"equal", "common", "months"}, optional
+        Whether all series must have the same number of dates, are cut to the dates that all have, or are put
+        on the months of the table, from the first to the last: of several rows of a month the earliest
+        counts, and a month without a row has no data.
+    missing : sequence of float, optional
+        Numbers that mean "no data", such as -999, besides empty cells. They become the encoding's nodata.
+    columns : str, optional
+        For wide tables: names of the band columns with ``{band}`` and ``{step}``, such as ``"{band}_{step}"``
+        for ``B02_01``. `date` is then made from `dates`.
+    dates : sequence, optional
+        For wide tables: the date of each step.
 
     Returns
     -------
@@ -76,29 +88,39 @@ def read_series(
     LabelError
         If a series has no class, or several; or series differ in their dates.
     OptionError
-        If a number does not fit the encoding.
+        If a number does not fit the encoding, or the columns or dates of a wide table do not fit it.
 
     Examples
     --------
     >>> samples = read_series("cbers_samples.parquet", bands=["ndvi"])  # doctest: +SKIP
     """
-    check_option("steps", steps, ["equal", "common"])
-    table = _read_table(Path(path), [id, label, date, *([group] if group else []), *(bands or [])])
-    place = (_first_of(_LONGITUDE, table), _first_of(_LATITUDE, table))
-    chosen = tuple(bands) if bands else _band_columns(table, used={id, label, date, group, *place})
+    check_option("steps", steps, ["equal", "common", "months"])
+    table, wide = _long_table(Path(path), columns, dates, date=date)
+    needed = [label, date, *([id] if id else []), *([group] if group else []), *(bands or [])]
+    check_columns(table, needed, name=Path(path).name)
+    place = (first_of(LONGITUDE, table), first_of(LATITUDE, table))
+    chosen = tuple(bands) if bands else wide or _band_columns(table, used={id, label, date, group, *place})
+    if missing:
+        table[list(chosen)] = table[list(chosen)].mask(table[list(chosen)].isin(list(missing)))
+    if id is None:
+        id = "place"  # noqa: A001  (the argument, filled in)
+        table[id] = by_place(table, name=Path(path).name)
 
     series, _ = pd.factorize(table[id])
     when = pd.to_datetime(table[date], utc=True).to_numpy(dtype="datetime64[ns]")
     order = np.lexsort((when, series))
     table, series, when = table.iloc[order], series[order], when[order]
+    if steps == "months":
+        table, where, when = _on_months(table, series, when, list(chosen))
+        series = where.astype(series.dtype)
     names = table[id].to_numpy()
     _refuse_repeats(names, series, when)
     if steps == "common":
         kept = _on_common_dates(series, when)
         table, series, when, names = table[kept], series[kept], when[kept], names[kept]
-    dates = _aligned(names, series, when)
+    calendar = _aligned(names, series, when)
 
-    n, count = dates.shape
+    n, count = calendar.shape
     stored = _stored(table[list(chosen)], encoding).reshape(n, count, len(chosen))
     first = table.iloc[::count]
     y, classes = _classes(table[label], names, count)
@@ -107,7 +129,7 @@ def read_series(
         x=stored,
         y=y,
         bands=chosen,
-        times=dates[0],
+        times=calendar[0],
         classes=classes,
         group=_groups(first, group, position),
         position=position,
@@ -117,26 +139,35 @@ def read_series(
     )
 
 
-def _read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    """Read a table, or only the columns needed where they can be told beforehand."""
-    if not path.is_file():
-        raise SourceError(f"No table at {str(path)!r}.")
-    if path.suffix.lower() == ".csv":
-        table = pd.read_csv(path)
-    elif path.suffix.lower() in {".parquet", ".geoparquet", ".pq"}:
-        schema = pyarrow.parquet.read_schema(path)
-        plain = [name for name in schema.names if name != "geometry"]
-        table = pyarrow.parquet.read_table(path, columns=plain).to_pandas(ignore_metadata=True)
-    else:
-        raise SourceError(f"{path.name!r} is neither Parquet nor CSV by its suffix.")
-    for column in needed:
-        if column not in table:
-            raise UnknownNameError(
-                f"{path.name!r} has no column {column!r}. {did_you_mean(column, table.columns)}"
-            )
-    if table.empty:
-        raise LabelError(f"{path.name!r} has no rows.")
-    return table
+def _long_table(
+    path: Path, columns: str | None, dates: Sequence[Any] | None, *, date: str
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Read a table as one row for each sample and date, and the bands of a wide one."""
+    table = read_table(path)
+    if columns is None:
+        if dates is not None:
+            raise OptionError("dates= goes with the wide tables that columns= describes.")
+        return table, ()
+    if dates is None:
+        raise OptionError(f"columns={columns!r} counts steps: give the date of each with dates=.")
+    return unfold(table, columns, dates, date=date)
+
+
+def _on_months(
+    table: pd.DataFrame, series: IntArray, when: npt.NDArray[np.datetime64], bands: list[str]
+) -> tuple[pd.DataFrame, IntArray, npt.NDArray[np.datetime64]]:
+    """Give every series one row for each month, the earliest there is; NaN in the months without."""
+    month = when.astype("datetime64[M]")
+    every = np.arange(month.min(), month.max() + 1)
+    first = np.r_[True, (np.diff(series) != 0) | (month[1:] != month[:-1])]  # rows are in order of time
+    count = int(series[-1]) + 1
+    place = series[first] * len(every) + (month[first] - every[0]).astype(int)
+    heads = np.flatnonzero(np.r_[True, np.diff(series) != 0])
+    full = table.iloc[np.repeat(heads, len(every))].reset_index(drop=True)
+    values = np.full((count * len(every), len(bands)), np.nan)
+    values[place] = table[bands].to_numpy("float64")[first]
+    full[bands] = values
+    return full, np.repeat(np.arange(count), len(every)), np.tile(every, count).astype("datetime64[ns]")
 
 
 def _band_columns(table: pd.DataFrame, used: set[str | None]) -> tuple[str, ...]:
@@ -149,11 +180,6 @@ def _band_columns(table: pd.DataFrame, used: set[str | None]) -> tuple[str, ...]
             f"The table has no columns of floats: name the bands with bands=. {list(table)}"
         )
     return chosen
-
-
-def _first_of(names: Sequence[str], table: pd.DataFrame) -> str | None:
-    """Return the first name that is a column."""
-    return next((name for name in names if name in table), None)
 
 
 def _refuse_repeats(names: Array, series: IntArray, when: npt.NDArray[np.datetime64]) -> None:

@@ -2,24 +2,27 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import xarray as xr
-from scipy.spatial import cKDTree
 
 from cubekit.batching.assign import PARTS, TEST, TRAIN, VALID, assign_samples, assign_units
-from cubekit.batching.extract import extract
 from cubekit.batching.samples import Samples
+from cubekit.batching.units import (
+    DROPPED,
+    By,
+    block_side,
+    check_positions,
+    class_weights,
+    counts_by_unit,
+    keep_apart,
+    samples_of,
+    units_of,
+)
 from cubekit.errors import LabelError, OptionError, SplitError, check_option
 from cubekit.typing import FloatArray, IntArray
 
-By = Literal["blocks", "groups", "random"]
-
-_DROPPED = -1
 _TRIES = 16  # seeded attempts to keep every class in every part; each costs two nearest-neighbour searches
-_BLOCKS_ACROSS = 12  # default blocks along the longer side of the area
-_BUFFERS_ACROSS = 4  # default block side in buffers: the buffer then eats at most half of a lone block
 _LEAST_CLASSES = 2
 _BUFFER_REMEDY = "Use a smaller buffer or larger blocks, label the class elsewhere too, or leave it out."
 _CLOSE = 0.05  # share of all samples by which a part may miss its fraction before another attempt is made
@@ -55,7 +58,7 @@ class _Attempt:
         return not self.missing and not self.wished and self.miss <= _CLOSE
 
 
-def split(
+def split(  # noqa: PLR0913  (one place where parts are described; all keyword-only)
     samples: Samples | xr.Dataset,
     labels: xr.Dataset | None = None,
     *,
@@ -64,6 +67,7 @@ def split(
     buffer: float = 0.0,
     block: float | None = None,
     whole_groups: bool = False,
+    footprint: float = 0.0,
     seed: int = 0,
 ) -> tuple[Samples, Samples, Samples]:
     """Part samples into training, validation and test.
@@ -92,6 +96,9 @@ def split(
     whole_groups : bool, optional
         With blocks: leave a group whole, in the block that holds its middle, where the edge of a block would
         cut through a polygon. For groups that are small beside the blocks.
+    footprint : float, optional
+        Side in metres of the patch around each sample that a network sees. Distances are then kept between
+        patches, not between their middles.
     seed : int, optional
         Seed; equal seeds give equal parts on every machine.
 
@@ -118,14 +125,16 @@ def split(
     share = _check_fractions(fractions)
     if not buffer >= 0:
         raise OptionError(f"buffer={buffer!r} must be a number of metres, 0 or more.")
-    table = _samples_of(samples, labels)
-    weights = _class_weights(table)
+    table = samples_of(samples, labels)
+    weights = class_weights(table)
     _check_samples(table, weights, share)
-    if by == "blocks" or buffer:
-        _check_positions(table, by=by, buffer=buffer)
-    side = _block_side(table, block, buffer) if by == "blocks" else None
-    unit = _units(table, by, side, whole_groups=whole_groups)
-    counts = _counts_by_unit(weights, unit)
+    if not footprint >= 0:
+        raise OptionError(f"footprint={footprint!r} must be a number of metres, 0 or more.")
+    if by == "blocks" or buffer or footprint:
+        check_positions(table, by=by, buffer=buffer)
+    side = block_side(table, block, buffer + footprint) if by == "blocks" else None
+    unit = units_of(table, by, side, whole_groups=whole_groups)
+    counts = counts_by_unit(weights, unit)
     what = {"blocks": f"blocks of {side:g} m" if side else "", "groups": "groups", "random": "samples"}[by]
     _check_units(table, counts, share, what, _remedy(by, buffer))
 
@@ -135,7 +144,9 @@ def split(
             planned = assign_samples(weights, share, random)
         else:
             planned = assign_units(counts, share, random)[unit]
-        return _judge(planned, _keep_apart(table.position, planned, buffer), weights, counts, share)
+        return _judge(
+            planned, keep_apart(table.position, planned, buffer, footprint=footprint), weights, counts, share
+        )
 
     best = _best(attempt(number) for number in range(_TRIES))
     if best.missing:
@@ -155,17 +166,6 @@ def _best(attempts: Iterator[_Attempt]) -> _Attempt:
     return best
 
 
-def _samples_of(samples: Samples | xr.Dataset, labels: xr.Dataset | None) -> Samples:
-    """Return samples, extracting those of a cube."""
-    if isinstance(samples, Samples):
-        if labels is not None:
-            raise OptionError("labels go with a cube; these samples have theirs already.")
-        return samples
-    if labels is None:
-        raise OptionError("A cube is split by its labels: pass labels=cubekit.load_labels(…, cube).")
-    return extract(samples, labels)
-
-
 def _check_fractions(fractions: tuple[float, float, float]) -> FloatArray:
     """Return the fractions as an array."""
     share = np.asarray(fractions, "float64")
@@ -176,13 +176,6 @@ def _check_fractions(fractions: tuple[float, float, float]) -> FloatArray:
     if not np.isclose(share.sum(), 1, atol=1e-6):
         raise OptionError(f"fractions={fractions!r} add up to {share.sum():g}, not to 1.")
     return share
-
-
-def _class_weights(samples: Samples) -> FloatArray:
-    """Return (n, class) shares: one-hot where samples have one class."""
-    if samples.y.ndim > 1:
-        return np.asarray(samples.y, "float64")
-    return np.eye(len(samples.classes))[samples.y]
 
 
 def _check_samples(samples: Samples, weights: FloatArray, share: FloatArray) -> None:
@@ -197,47 +190,6 @@ def _check_samples(samples: Samples, weights: FloatArray, share: FloatArray) -> 
         )
 
 
-def _check_positions(samples: Samples, *, by: By, buffer: float) -> None:
-    """Raise unless every sample has a position."""
-    unknown = int(np.isnan(samples.position).any(axis=1).sum())
-    if unknown:
-        what = f"buffer={buffer:g}" if buffer else f"by={by!r}"
-        raise SplitError(
-            f"{unknown} of {len(samples)} samples have no position, which {what} needs: give the table "
-            "columns longitude and latitude, or use by='groups' without a buffer."
-        )
-
-
-def _block_side(samples: Samples, block: float | None, buffer: float) -> float:
-    """Return the side of the blocks in metres."""
-    if block is not None:
-        if not block > 0:
-            raise OptionError(f"block={block!r} must be a number of metres above 0.")
-        return block
-    extent = float(np.ptp(samples.position, axis=0).max())
-    return max(extent / _BLOCKS_ACROSS, _BUFFERS_ACROSS * buffer, samples.resolution or 1.0)
-
-
-def _units(samples: Samples, by: By, side: float | None, *, whole_groups: bool) -> IntArray:
-    """Return the number of the unit that goes to one part as a whole: (n,) from 0."""
-    group = np.unique(samples.group, return_inverse=True)[1].reshape(-1)
-    if by == "groups":
-        return group
-    if side is None:
-        return np.arange(len(samples))
-    place = samples.position
-    if whole_groups:
-        sums = np.stack([np.bincount(group, weights=column) for column in place.T], axis=1)
-        place = (sums / np.bincount(group)[:, None])[group]
-    column, row = np.floor((place - place.min(axis=0)) / side).astype("int64").T
-    return np.unique(row * (column.max() + 1) + column, return_inverse=True)[1].reshape(-1)
-
-
-def _counts_by_unit(weights: FloatArray, unit: IntArray) -> FloatArray:
-    """Add up class shares by unit: (unit, class)."""
-    return np.stack([np.bincount(unit, weights=column) for column in weights.T], axis=1)
-
-
 def _check_units(samples: Samples, counts: FloatArray, share: FloatArray, what: str, remedy: str) -> None:
     """Raise where a class is in too few units to be in both training and test."""
     parts = int((share > 0).sum())
@@ -250,20 +202,6 @@ def _check_units(samples: Samples, counts: FloatArray, share: FloatArray, what: 
                 f"Class {name!r} lies in {holders} of {len(counts)} {what}, so it cannot be in both training "
                 f"and test. {remedy}"
             )
-
-
-def _keep_apart(position: FloatArray, planned: IntArray, buffer: float) -> IntArray:
-    """Drop samples nearer than the buffer to another part: training first, then validation."""
-    part = planned.copy()
-    if not buffer:
-        return part
-    for weak, strong in ((VALID, (TEST,)), (TRAIN, (VALID, TEST))):
-        mine, theirs = np.flatnonzero(part == weak), np.isin(part, strong)
-        if mine.size and theirs.any():
-            # beyond the bound, which is exclusive, the distance comes back as infinity
-            nearest, _ = cKDTree(position[theirs]).query(position[mine], distance_upper_bound=buffer)
-            part[mine[np.isfinite(nearest)]] = _DROPPED
-    return part
 
 
 def _judge(
@@ -286,7 +224,7 @@ def _judge(
         missing=missing,
         wished=int((share[VALID] > 0) * ((holders >= len(PARTS)) & ~present[VALID]).sum()),
         miss=float(np.abs(sizes - share).max()),
-        lost=float((part == _DROPPED).mean()),
+        lost=float((part == DROPPED).mean()),
     )
 
 

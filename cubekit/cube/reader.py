@@ -30,7 +30,7 @@ from cubekit.cube.resample import (
     window_of,
 )
 from cubekit.errors import CubekitError, MetadataMismatchError, SourceError
-from cubekit.security import redact
+from cubekit.security import redact, redact_log
 from cubekit.sources import hdf
 
 _log = logging.getLogger(__name__)
@@ -86,6 +86,9 @@ _MARGIN = {"nearest": 0, "bilinear": 1}
 _RADIUS = 3  # of the widest kernel that GDAL is asked for, in source pixels at scale 1
 
 T = TypeVar("T")
+
+for _name in ("_base", "_env", "_err", "_io", "env"):  # what they and GDAL say has signed addresses in it
+    logging.getLogger(f"rasterio.{_name}").addFilter(redact_log)
 
 
 @dataclass(frozen=True, kw_only=True)

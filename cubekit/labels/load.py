@@ -101,22 +101,44 @@ def load_labels(
                 "first, or give its polygons."
             )
         codes = place_codes(source, grid, variable=column, ignore=ignore)
-        table = _resolve(codes.found, codes.names if classes is None else classes, colours)
+        table = resolve_classes(codes.found, codes.names if classes is None else classes, colours)
         label = codes.to_index(table)
         return _dataset(label, connected_patches(label), table, grid)
 
     features = read_features(source, grid, column=column, ignore=ignore)
-    table = _resolve(features.found, classes, colours)
+    table = resolve_classes(features.found, classes, colours)
     burnt = burn(features, table, grid, inward=inward, all_touched=all_touched)
     return _dataset(burnt.label, burnt.group, table, grid).assign_attrs(burnt.counts)
 
 
-def _resolve(
+def resolve_classes(
     found: Sequence[int] | Sequence[str],
     classes: Classes | None,
     colours: Mapping[str, str] | Sequence[str] | None,
 ) -> ClassTable:
-    """Make the class table from the values found and what the caller says about them."""
+    """Make the class table from the values found and what the caller says about them.
+
+    Parameters
+    ----------
+    found : sequence
+        Sorted class values of the source: all whole numbers, or all names.
+    classes : ClassTable, mapping or sequence, optional
+        As :func:`load_labels` takes it.
+    colours : mapping or sequence of str, optional
+        As :func:`load_labels` takes it.
+
+    Returns
+    -------
+    ClassTable
+        Knows every value found.
+
+    Raises
+    ------
+    LabelError
+        If a value is no class, or there are too many.
+    OptionError
+        If `classes` does not fit the values.
+    """
     if classes is None and len(found) > MAX_CLASSES:
         raise LabelError(
             f"The labels hold {len(found)} different values ({_shown(found)}), at most {MAX_CLASSES} can be "

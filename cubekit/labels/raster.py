@@ -22,7 +22,8 @@ from cubekit.typing import FloatArray, IntArray, StrPath
 
 _SUFFIXES = {".tif", ".tiff", ".jp2", ".img", ".nc", ".nc4", ".h5", ".hdf5"}
 _NETCDF = {".nc", ".nc4", ".h5", ".hdf5"}
-_NONE = np.iinfo("int32").min  # no source writes this code, so it can mark "nothing here" through resampling
+NONE = int(np.iinfo("int32").min)
+"""Code of "nothing here": no source writes it, so it passes through resampling."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Codes:
         codes = np.array(table.codes)
         order = np.argsort(codes)
         place = np.searchsorted(codes[order], self.values).clip(max=len(codes) - 1)
-        return np.where(self.values == _NONE, UNLABELLED, order[place]).astype("int16")
+        return np.where(self.values == NONE, UNLABELLED, order[place]).astype("int16")
 
 
 def is_raster(path: StrPath) -> bool:
@@ -105,6 +106,49 @@ def place_codes(
     UnknownNameError
         If the variable does not exist.
     """
+    values, names = read_codes(source, grid, variable=variable, ignore=ignore)
+    if values.odc.geobox != grid:
+        values = values.odc.reproject(grid, resampling="nearest", dst_nodata=NONE)
+    found = sorted({int(code) for code in np.unique(values)} - {NONE})
+    if not found:
+        raise LabelError("No pixel of the grid gets a label: all are nodata, ignored, or off the raster.")
+    return Codes(values.to_numpy(), found, names)
+
+
+def read_codes(
+    source: "StrPath | xr.DataArray",
+    grid: GeoBox,
+    *,
+    variable: str = "class",
+    ignore: Sequence[int | str] = (),
+) -> tuple[xr.DataArray, dict[int, str] | None]:
+    """Read class codes around a grid, on the raster's own pixels.
+
+    Parameters
+    ----------
+    source : path or xarray.DataArray
+        Whole numbers with dims (y, x) and a CRS.
+    grid : odc.geo.geobox.GeoBox
+        Whose surroundings are read.
+    variable : str, optional
+        Variable of a NetCDF file that has several.
+    ignore : sequence, optional
+        Codes that mean "no label", besides nodata.
+
+    Returns
+    -------
+    values : xarray.DataArray
+        (y, x) int32, `NONE` where there is no label.
+    names : dict or None
+        Names from the file's CF flags.
+
+    Raises
+    ------
+    LabelError
+        If the raster has no CRS, is not near the grid, or holds fractions.
+    UnknownNameError
+        If the variable does not exist.
+    """
     raster = source if isinstance(source, xr.DataArray) else _open(Path(source), variable, grid)
     raster = raster.squeeze(drop=True)
     box = raster.odc.geobox if raster.ndim == 2 else None  # noqa: PLR2004
@@ -115,13 +159,7 @@ def place_codes(
         )
     rows, columns = _window(box, grid)
     near = raster.isel(dict(zip(raster.odc.spatial_dims, (rows, columns), strict=True)))
-    values = _whole_numbers(near, ignore)
-    if values.odc.geobox != grid:
-        values = values.odc.reproject(grid, resampling="nearest", dst_nodata=_NONE)
-    found = sorted({int(code) for code in np.unique(values)} - {_NONE})
-    if not found:
-        raise LabelError("No pixel of the grid gets a label: all are nodata, ignored, or off the raster.")
-    return Codes(values.to_numpy(), found, _flag_names(raster))
+    return _whole_numbers(near, ignore), _flag_names(raster)
 
 
 def connected_patches(label: IntArray) -> IntArray:
@@ -244,7 +282,7 @@ def _whole_numbers(raster: xr.DataArray, ignore: Sequence[int | str]) -> xr.Data
         if nodata is not None:
             missing |= values == nodata
     numbers = np.where(missing, 0, values)
-    if (numbers != np.floor(numbers)).any() or (np.abs(numbers.astype("float64")) > -float(_NONE) - 1).any():
+    if (numbers != np.floor(numbers)).any() or (np.abs(numbers.astype("float64")) > -float(NONE) - 1).any():
         raise LabelError(
             f"Class codes must be whole numbers of 32 bits; found {values.dtype} {numbers.max()}."
         )
@@ -252,9 +290,9 @@ def _whole_numbers(raster: xr.DataArray, ignore: Sequence[int | str]) -> xr.Data
     if not all(isinstance(code, int) for code in ignore):
         raise OptionError(f"ignore={list(ignore)!r} must hold whole numbers, as rasters of labels do.")
     missing |= np.isin(codes, list(ignore))
-    marked = raster.copy(data=np.where(missing, _NONE, codes).astype("int32"))
+    marked = raster.copy(data=np.where(missing, NONE, codes).astype("int32"))
     marked.attrs = {key: value for key, value in raster.attrs.items() if key == "grid_mapping"} | {
-        "nodata": _NONE
+        "nodata": NONE
     }
     return marked
 

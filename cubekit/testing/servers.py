@@ -104,7 +104,7 @@ def file_server(
             str(script),
             str(log),
         ]
-        with _running(command, f"http://127.0.0.1:{port}", Path(temporary) / "output"):
+        with running(command, f"http://127.0.0.1:{port}", Path(temporary) / "output"):
             log.write_text("")  # forget the probes that waited for the start
             yield FileServer(f"http://127.0.0.1:{port}", log)
 
@@ -149,7 +149,7 @@ def stac_server(*sources: "StrPath | Mapping[str, Any] | Sequence[Any]") -> Iter
             f"127.0.0.1:{port}",
             "--create-collections",
         ]
-        with _running(command, f"http://127.0.0.1:{port}", Path(temporary) / "output"):
+        with running(command, f"http://127.0.0.1:{port}", Path(temporary) / "output"):
             yield f"http://127.0.0.1:{port}"
 
 
@@ -201,10 +201,36 @@ def _rustac() -> str:
 
 
 @contextmanager
-def _running(command: Sequence[str], url: str, output: Path) -> Iterator[None]:
-    """Run a server until the block ends; should it fail to start, the error says what it printed."""
+def running(
+    command: Sequence[str], url: str, output: Path, *, environment: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Run any HTTP server until the block ends.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Program and arguments; it must stay in the foreground.
+    url : str
+        Address that answers, with whatever status, once the server is up.
+    output : pathlib.Path
+        File for what the server prints.
+    environment : mapping, optional
+        Variables on top of this process's own.
+
+    Yields
+    ------
+    None
+        While the server runs.
+
+    Raises
+    ------
+    SourceError
+        If it does not answer within `START_SECONDS`; says what it printed.
+    """
     with output.open("wb") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)  # noqa: S603  (our own command)
+        process = subprocess.Popen(  # noqa: S603  (our own command)
+            command, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+        )
     try:
         _wait(process, url, output)
         yield

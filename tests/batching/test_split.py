@@ -12,7 +12,8 @@ from scipy.spatial.distance import cdist
 from cubekit.batching.assign import assign_samples, assign_units
 from cubekit.batching.leakage import leakage
 from cubekit.batching.samples import Samples
-from cubekit.batching.split import By, split
+from cubekit.batching.split import split
+from cubekit.batching.units import By
 from cubekit.cube.contract import Encoding
 from cubekit.errors import LabelError, OptionError, SplitError
 from cubekit.labels import ClassTable

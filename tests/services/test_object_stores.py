@@ -4,7 +4,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,22 @@ from cubekit.store.place import beside
 from cubekit.store.remote import Remote, RemoteObjects
 from cubekit.store.verify import verify
 from cubekit.store.write import write
+from tests.services.buckets import Service, run_azure, run_s3
 
 pytest.importorskip("obstore")
 pytestmark = pytest.mark.services
+
+
+@pytest.fixture(scope="module")
+def s3(tools: Path) -> Iterator[Service]:
+    with run_s3(tools) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def azure(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with run_azure(tools, tmp_path_factory.mktemp("azurite")) as service:
+        yield service
 
 
 def make_cube(seed: int = 0) -> xr.Dataset:
