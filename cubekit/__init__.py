@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from cubekit.store.append import append
     from cubekit.store.compare import diff
     from cubekit.store.open import open_store as open
+    from cubekit.store.overviews import add_overviews
+    from cubekit.store.rechunk import plan_rechunk, rechunk
     from cubekit.store.repair import repair
     from cubekit.store.verify import verify
     from cubekit.store.why import why
@@ -67,6 +69,8 @@ _load, _, _ = lazy_loader.attach(
         "store.compare": ["diff"],
         "store.open": ["open_store"],
         "store.repair": ["repair"],
+        "store.overviews": ["add_overviews"],
+        "store.rechunk": ["plan_rechunk", "rechunk"],
         "store.verify": ["verify"],
         "store.why": ["why"],
         "store.write": ["write"],
@@ -78,6 +82,7 @@ _load, _, _ = lazy_loader.attach(
 __all__ = [
     "CubekitError",
     "add_indices",
+    "add_overviews",
     "append",
     "batches",
     "composite",
@@ -97,8 +102,10 @@ __all__ = [
     "open_cube",
     "open_items",
     "plan",
+    "plan_rechunk",
     "predict",
     "read_series",
+    "rechunk",
     "repair",
     "run",
     "search",

@@ -304,9 +304,9 @@ def append_dates(
 
 def _is_finished(path: Path) -> bool:
     """Tell whether a finished store lies at a path."""
-    from cubekit.store.place import local, look
+    from cubekit.store.place import look, place_of
 
-    return look(local(path)).state == "complete"
+    return look(place_of(path)).state == "complete"
 
 
 def _open_cube(
@@ -361,6 +361,22 @@ def info(path: Annotated[Path, typer.Argument(help="A store, a saved model, or s
         raise SourceError(f"There is nothing at {path}.")
     else:
         print(cubekit.open_items(path))
+
+
+@app.command()
+def rechunk(
+    source: Annotated[str, typer.Argument(help="A Zarr store, its address, or a NetCDF file.")],
+    *,
+    out: Annotated[str, typer.Option(help="Folder or address of the new store.")],
+    layout: Annotated[Layout, typer.Option(help="What the new store will be read for.")] = Layout.SERIES,
+    memory: Annotated[str, typer.Option(help="What all workers together may hold.")] = "2GB",
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a finished store once the new one is whole.")
+    ] = False,
+) -> None:
+    """Copy a store into another layout in bounded memory; running it again finishes an interrupted one."""
+    print(cubekit.plan_rechunk(source, layout.value, memory=memory))
+    print(cubekit.rechunk(source, out, layout=layout.value, memory=memory, overwrite=overwrite))
 
 
 @app.command()

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,13 +19,13 @@ from cubekit.errors import StoreError, check_kind, check_option
 from cubekit.store.dates import ToDo, compare_dates
 from cubekit.store.fits import differences
 from cubekit.store.layout import ArrayLayout, Layout, gridded
+from cubekit.store.lease import hold
 from cubekit.store.ledger import read_ledger
-from cubekit.store.lock import locked
 from cubekit.store.mark import to_json
 from cubekit.store.metadata import skeleton, with_documents
 from cubekit.store.objects import ROOT, Digest, Objects
 from cubekit.store.open import open_store
-from cubekit.store.place import beside, local, settle
+from cubekit.store.place import Place, beside, folder_of, objects_at, remove, settle
 from cubekit.store.plan import digest_of, plan_of
 from cubekit.store.provenance import (
     PROVENANCE,
@@ -54,6 +53,11 @@ OnChange = Literal["update", "replace", "keep", "raise"]
 """What happens to a date that the store has already, made from something else."""
 
 _MEMORY = 2 * 10**9
+
+_ELSEWHERE = (
+    "Append to a local copy, or write the longer cube there with overwrite=True: the old one stays readable "
+    "until the new one is whole."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +156,13 @@ def append(
     that of the changed ones. With ``t`` dates in an object: dates at the end write their own objects and
     rewrite the last one if it is not full; a replaced date rewrites the objects of its ``t`` dates; an
     inserted one rewrites all objects from its place on. A cube whose dates are made from each other
-    (`fill_gaps`) changes at every date, and is written anew.
+    (`fill_gaps`) changes at every date, and is written anew. Overviews are left out,
+    as they show the old dates: call `add_overviews` again.
     """
     check_option("on_change", on_change, ("update", "replace", "keep", "raise"))
-    folder = local(path)
+    folder = folder_of(path, "append", _ELSEWHERE)
     open_store(folder)  # before anything is locked or made
-    with locked(beside(folder, "lock")) as lock:
+    with hold(folder) as lock:
         settle(folder)
         work = _Work.of(cube, folder, on_change, source)
         log.info("%s", work.changes)
@@ -175,7 +180,7 @@ def append(
                 workers=workers,
                 progress=progress,
             )
-        rmtree(beside(folder, "next"), ignore_errors=True)  # of an append that was given up
+        remove(beside(folder, "next"))  # of an append that was given up
     return open_store(folder)
 
 
@@ -210,7 +215,7 @@ def plan_append(
         As for `append`.
     """
     check_option("on_change", on_change, ("update", "replace", "keep", "raise"))
-    return _Work.of(cube, local(path), on_change, source).changes
+    return _Work.of(cube, folder_of(path, "append", _ELSEWHERE), on_change, source).changes
 
 
 class _Work(NamedTuple):
@@ -225,9 +230,9 @@ class _Work(NamedTuple):
     changes: Changes
 
     @classmethod
-    def of(cls, given: Any, folder: Any, on_change: OnChange, source: str | None) -> "_Work":
+    def of(cls, given: Any, folder: Place, on_change: OnChange, source: str | None) -> "_Work":
         """Compare a cube with a store, and plan what is to be written."""
-        stored, objects = open_store(folder), Objects.at(folder)
+        stored, objects = open_store(folder), objects_at(folder)
         recorded = read_provenance(objects)
         check_kind("cube", given, (xr.Dataset, Sequence), "open one with cubekit.open_cube")
         cube = given if isinstance(given, xr.Dataset) else _opened(given, stored, recorded)
@@ -289,12 +294,12 @@ def _opened(items: "Sequence[pystac.Item]", stored: xr.Dataset, provenance: Prov
     return again(cube, origin.recipe, stored.indexes["time"].to_numpy())
 
 
-def stored_layout(folder: Any, times: int | None = None) -> Layout:
+def stored_layout(folder: Place, times: int | None = None) -> Layout:
     """Return the layout of a store.
 
     Parameters
     ----------
-    folder : pathlib.Path
+    folder : pathlib.Path or Remote
         Of the store.
     times : int, optional
         Number of dates that it is to have; chunks and shards stay as they are.
@@ -304,7 +309,7 @@ def stored_layout(folder: Any, times: int | None = None) -> Layout:
     Layout
         Of its gridded variables.
     """
-    group = zarr.open_group(Objects.at(folder).store, mode="r")
+    group = zarr.open_group(objects_at(folder).store, mode="r")
     arrays = []
     for name, variable in gridded(open_store(folder)).items():
         array: Any = group[name]
@@ -347,9 +352,7 @@ def _kept(objects: Objects, layout: Layout, sides: dict[str, int], todo: ToDo) -
             if region.bounds[0][0] in quiet or "time" not in array.dims:
                 for key in region.keys(array):
                     if key not in digests:
-                        raise StoreError(
-                            f"{objects.root}: the ledger does not know {key}. Run cubekit.repair."
-                        )
+                        raise StoreError(f"{objects}: the ledger does not know {key}. Run cubekit.repair.")
                     kept[key] = digests[key]
     return kept
 

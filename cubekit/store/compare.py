@@ -12,9 +12,8 @@ from cubekit.errors import StoreError
 from cubekit.progress import progress as bar
 from cubekit.store.fits import form_differences, option_differences
 from cubekit.store.layout import gridded
-from cubekit.store.objects import Objects
 from cubekit.store.open import open_store
-from cubekit.store.place import local
+from cubekit.store.place import objects_at, place_of
 from cubekit.store.provenance import Provenance, read_provenance, to_date
 from cubekit.typing import Array, StrPath
 
@@ -131,11 +130,11 @@ def diff(a: StrPath, b: StrPath, *, progress: bool | None = None) -> Difference:
     one, other = open_store(a), open_store(b)
     dated = "time" in one.indexes and "time" in other.indexes
     metadata = form_differences(one, other) if dated else _static_differences(one, other)
-    first, second = (read_provenance(Objects.at(local(path))) or Provenance() for path in (a, b))
+    first, second = (read_provenance(objects_at(place_of(path))) or Provenance() for path in (a, b))
     only_a, only_b = _apart(one, other) if dated else ((), ())
     return Difference(
-        a=str(local(a)),
-        b=str(local(b)),
+        a=str(place_of(a)),
+        b=str(place_of(b)),
         metadata=tuple(map(_as_second, metadata)),
         options=tuple(map(_as_second, option_differences(one, other))),
         only_a=only_a,

@@ -38,7 +38,7 @@ CONVENTIONS = (
 )
 """Declarations of the two GeoZarr conventions that a store follows, as their version 0.1 asks for them."""
 
-_OURS = re.compile(r"cubekit|zarr_conventions|coordinates|proj:.*|spatial:.*")
+_OURS = re.compile(r"cubekit|zarr_conventions|coordinates|multiscales|proj:.*|spatial:.*")
 _SECRET = re.compile(r"[?&](sig|sv|token|signature|x-amz-\w+|x-goog-\w+)=", re.IGNORECASE)
 
 

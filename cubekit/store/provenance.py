@@ -234,7 +234,7 @@ def read_provenance(objects: Objects) -> Provenance | None:
         ]
         return Provenance(origins=tuple(origins), dates=tuple(Made(*date) for date in content["dates"]))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{objects.root}: {PROVENANCE} is damaged ({error}). Run cubekit.verify.") from error
+        raise StoreError(f"{objects}: {PROVENANCE} is damaged ({error}). Run cubekit.verify.") from error
 
 
 def joined(old: Provenance, new: Provenance, order: Sequence[tuple[bool, int]]) -> Provenance:

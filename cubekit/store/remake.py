@@ -170,7 +170,7 @@ def encoded(array: ArrayLayout, region: Region, block: Any, document: bytes) -> 
     memory = Objects(MemoryStore())
     memory.write(ROOT, json.dumps({"zarr_format": 3, "node_type": "group"}).encode())
     memory.write(f"{array.name}/{ROOT}", document)
-    written = fill(Task(store=memory.store, region=region, blocks=((array, block),)), scheduler="threads")
+    written = fill(Task(objects=memory, region=region, blocks=((array, block),)), scheduler="threads")
     return {key: memory.read(key) or b"" for key in written}
 
 

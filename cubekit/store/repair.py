@@ -15,13 +15,15 @@ from cubekit.errors import CubekitError, StoreError, check_kind
 from cubekit.progress import progress as bar
 from cubekit.store.append import stored_layout
 from cubekit.store.layout import Layout
+from cubekit.store.lease import Lease, hold
 from cubekit.store.ledger import LEDGER, Ledger, read_ledger, summed
-from cubekit.store.lock import Lock, locked
+from cubekit.store.lock import Lock
 from cubekit.store.mark import read_mark, to_json
 from cubekit.store.metadata import small_documents, zarr_document
-from cubekit.store.objects import ROOT, Digest, Objects
+from cubekit.store.objects import LEASE, ROOT, Digest
 from cubekit.store.open import open_store
-from cubekit.store.place import beside, local, settle
+from cubekit.store.overviews import GROUP, without_overviews
+from cubekit.store.place import Place, folder_of, objects_at, place_of, settle
 from cubekit.store.plan import PLAN
 from cubekit.store.provenance import PROVENANCE, Provenance, read_provenance, to_date
 from cubekit.store.regions import SPLIT
@@ -33,6 +35,8 @@ from cubekit.typing import StrPath
 log = logging.getLogger(__name__)
 
 _SHOWN = 10
+
+_ELSEWHERE = "Mend a local copy, or write the cube there again with overwrite=True."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,7 @@ def repair(
     *,
     accept_changed: bool = False,
     progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> RepairReport:
     """Find what is missing or damaged in a store, and read just that again.
 
@@ -83,14 +88,17 @@ def repair(
     Parameters
     ----------
     path : path-like
-        Local folder with a finished store.
+        A finished store, local or in an object store.
     cube : xarray.Dataset, optional
         The cube that was written, for stores that do not say how it was made: from numbers in memory, or with
         computations of your own.
     accept_changed : bool, optional
-        Where the scenes now give other pixels than before, take those; the store is replaced as by `append`.
+        Where the scenes now give other pixels than before, take those; the store is replaced as by `append`,
+        which needs a local folder.
     progress : bool, optional
         Whether to draw a bar. Default: where standard error is a terminal.
+    storage_options : mapping, optional
+        How to reach an object store; see `write`.
 
     Returns
     -------
@@ -104,20 +112,21 @@ def repair(
     """
     if cube is not None:
         check_kind("cube", cube, xr.Dataset, "give the cube that was written")
-    folder = local(path)
+    local = folder_of(path, "accept_changed=True", _ELSEWHERE) if accept_changed else None
+    folder = local or place_of(path, storage_options)
     found = verify(folder, progress=False)
     if found.ok:
         return RepairReport(path=str(folder))
     if found.state not in {"complete", "unknown"}:
         raise StoreError(f"{folder} is not a finished store of cubekit. Run write again to finish it.")
-    with locked(beside(folder, "lock")) as lock:
+    with hold(folder) as lock:
         settle(folder)
         mending = _Mending(folder, cube)
         bad = [*found.missing, *found.damaged]
         mending.documents(bad)
         mending.pixels(bad, progress=progress)
-        if accept_changed and mending.changed:
-            mending.accept(lock, progress=progress)
+        if local is not None and mending.changed:
+            mending.accept(local, lock, progress=progress)
     return RepairReport(
         path=str(folder),
         mended=tuple(sorted(mending.mended)),
@@ -132,14 +141,14 @@ class _Mending:
 
     Parameters
     ----------
-    folder : pathlib.Path
+    folder : pathlib.Path or Remote
         Of the store.
     given : xarray.Dataset or None
         What was written, if the user has it.
     """
 
-    def __init__(self, folder: Path, given: xr.Dataset | None) -> None:
-        self.folder, self.objects = folder, Objects.at(folder)
+    def __init__(self, folder: Place, given: xr.Dataset | None) -> None:
+        self.folder, self.objects = folder, objects_at(folder)
         self.mended, self.accepted = set[str](), set[str]()
         self.changed, self.failed = dict[str, str](), dict[str, str]()
         self.digests = read_ledger(self.objects)[1]
@@ -181,7 +190,8 @@ class _Mending:
     def _ledger(self) -> None:
         """Write the ledger anew from the objects, if these are what the mark says."""
         mark = read_mark(self.objects.read(ROOT) or b"", str(self.folder))
-        found = {key: digest for key in self._keys() if (digest := self.objects.digest(key))}
+        keys = [key for key in self._keys() if key.partition("/")[0] in mark["arrays"]]  # no overviews
+        found = {key: digest for key in keys if (digest := self.objects.digest(key))}
         if all(summed(found, name) == total for name, total in mark["arrays"].items()):
             Ledger(self.objects, mark["plan"]).close(found)
             self.digests = found
@@ -191,7 +201,7 @@ class _Mending:
 
     def _keys(self) -> list[str]:
         """List the objects that a ledger holds."""
-        return [key for key in self.objects.keys() if key not in {ROOT, PLAN, LEDGER}]  # noqa: SIM118
+        return [key for key in self.objects.keys() if key not in {ROOT, PLAN, LEDGER, LEASE}]  # noqa: SIM118
 
     def _place(self, key: str, candidates: list[bytes]) -> bool:
         """Put the content in place that has the digest of the ledger."""
@@ -215,7 +225,9 @@ class _Mending:
         grids = {array.name for array in self.layout.arrays}
         with bar("repair", len(todo), unit="objects", enabled=progress) as advance:
             for key in todo:
-                if key.partition("/")[0] not in grids or key.endswith(ROOT):
+                if key.startswith(f"{GROUP}/"):
+                    self.failed[key] = "it belongs to an overview: run cubekit.add_overviews"
+                elif key.partition("/")[0] not in grids or key.endswith(ROOT):
                     self.failed[key] = "it is no pixels: write the cube again with overwrite=True"
                 elif key not in self.mended and key not in self.changed:
                     self._chunk(key)
@@ -257,7 +269,7 @@ class _Mending:
             texts.append(" ".join([str(to_date(date.time))[:10], *items]))
         return "; ".join(texts) or "no dates are known"
 
-    def accept(self, lock: Lock, *, progress: bool | None) -> None:
+    def accept(self, folder: Path, lock: Lock | Lease, *, progress: bool | None) -> None:
         """Let a store with the pixels of today take the place; the old one stays until it is finished."""
         lazy: dict[str, Any] = {}
         bad = set(self.changed)
@@ -273,16 +285,18 @@ class _Mending:
             if k.partition("/")[0] in grids and "/c/" in k and k not in bad
         }
         others = [*(key for key in self.digests if key not in kept and key not in bad), ROOT]
+        documents = {key: self.objects.read(key) or b"" for key in others}
+        documents[ROOT] = without_overviews(documents[ROOT])
         sides = {
             dim: max(a.objects[a.dims.index(dim)] for a in self.layout.arrays if dim in a.dims)
             for dim in SPLIT
             if any(dim in a.dims for a in self.layout.arrays)
         }
         succeed(
-            self.folder,
+            folder,
             xr.Dataset(lazy),
             self.layout,
-            {key: self.objects.read(key) or b"" for key in others},
+            documents,
             json.loads(self.objects.read(PLAN) or b"{}"),
             kept=kept,
             sides=sides,

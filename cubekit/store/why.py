@@ -18,14 +18,16 @@ from cubekit.cube.plan import Plan
 from cubekit.cube.recipe import Step, mixes_dates
 from cubekit.cube.saved import crs_text
 from cubekit.errors import CubeError, CubekitError, check_kind
-from cubekit.store.objects import Objects
 from cubekit.store.open import open_store
-from cubekit.store.place import local
+from cubekit.store.place import objects_at, place_of
 from cubekit.store.provenance import Origin, provenance_of, read_provenance, to_date
+from cubekit.store.remote import SCHEMES
 from cubekit.typing import StrPath
 
 Verdict = Literal["used", "masked", "below", "no data", "outside", "unreadable"]
 """What became of a scene: ``below`` means that an earlier scene of the same date covers it."""
+
+_REMOTE = tuple(f"{scheme}://" for scheme in SCHEMES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +232,9 @@ def _date(cube: xr.Dataset, time: str | np.datetime64 | None) -> int | None:
 def _origin(cube: xr.Dataset, number: int | None) -> tuple[Origin, np.datetime64 | None]:
     """Return what a date was made from."""
     when = None if number is None else cube.indexes["time"].to_numpy()[number]
-    source = cube.encoding.get("source")
-    known = read_provenance(Objects.at(local(source))) if source and Path(source).is_dir() else None
+    source = str(cube.encoding.get("source") or "")
+    stored = source and (source.startswith(_REMOTE) or Path(source).is_dir())
+    known = read_provenance(objects_at(place_of(source))) if stored else None
     known = provenance_of(cube) if known is None and not source else known
     if known is not None and when is None and known.origins:
         return known.origins[0], None

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import warn
 
@@ -18,13 +17,24 @@ from cubekit.errors import CubekitError, OptionError, StoreError
 from cubekit.progress import progress as bar
 from cubekit.store.execute import crew, run
 from cubekit.store.layout import Layout, Sizes, Use, grain, gridded, plan_layout
+from cubekit.store.lease import Lease, hold
 from cubekit.store.ledger import Ledger, read_ledger, summed
-from cubekit.store.lock import Lock, locked
+from cubekit.store.lock import Lock
 from cubekit.store.mark import marked, to_json
 from cubekit.store.metadata import skeleton
 from cubekit.store.objects import PARTIAL, ROOT, Digest, Objects
 from cubekit.store.open import open_store
-from cubekit.store.place import beside, local, look, replace_store, settle, share_objects
+from cubekit.store.place import (
+    Place,
+    beside,
+    look,
+    objects_at,
+    place_of,
+    remove,
+    replace_store,
+    settle,
+    share_objects,
+)
 from cubekit.store.plan import FORMAT, PLAN, difference, digest_of, plan_of
 from cubekit.store.provenance import PROVENANCE, provenance_of
 from cubekit.store.regions import (
@@ -35,6 +45,7 @@ from cubekit.store.regions import (
     region_sides,
     task_of,
 )
+from cubekit.store.repository import is_repository, write_commit
 from cubekit.store.verify import verify
 from cubekit.typing import StrPath
 
@@ -46,9 +57,9 @@ _TOO_OFTEN = 2.0
 _AGAIN = "Run write again: it does what is missing."
 
 
-def write(
+def write(  # noqa: PLR0913  (the one door to a store; all keyword-only)
     cube: xr.Dataset,
-    path: StrPath,
+    path: StrPath | Place,
     *,
     layout: Use | Sizes | Layout | None = None,
     overwrite: bool = False,
@@ -56,6 +67,7 @@ def write(
     workers: int | None = None,
     progress: bool | None = None,
     source: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Write a cube to a Zarr store; run it again after a crash and it goes on where it stopped.
 
@@ -71,7 +83,10 @@ def write(
         are; attributes ``_FillValue``, ``scale_factor`` and ``add_offset`` become the CF coding that xarray,
         rioxarray and GDAL decode. Other variables are small and loaded whole.
     path : path-like
-        Local folder, such as ``"madrid.zarr"``.
+        Local folder, such as ``"madrid.zarr"``, or an address in an object store, such as
+        ``"s3://bucket/madrid.zarr"`` (also ``gs://``, ``az://``, ``abfs://``, and ``memory://`` for trials),
+        or an Icechunk repository and branch, such as ``"icechunk:///data/madrid@main"``, where the write is
+        one commit.
     layout : {"series", "patches", "maps"}, mapping or Layout, optional
         What the store will be read for most; see `plan_layout`, which also takes the memory budget.
     overwrite : bool, optional
@@ -86,6 +101,10 @@ def write(
     source : str, optional
         Name of the computation behind the lazy variables. Default: Dask's tokens, which must be the same in
         the next run for it to be continued; give a name where a function or object makes them random.
+    storage_options : mapping, optional
+        How to reach an object store: ``endpoint``, ``region``, ``access_key_id`` and others of obstore, and
+        ``client_options``. Better is the environment (``AWS_…``, ``AZURE_…``, ``GOOGLE_…``), which each
+        worker reads for itself; options travel to the workers. Neither is ever stored or shown.
 
     Returns
     -------
@@ -100,9 +119,16 @@ def write(
     """
     plan = layout if isinstance(layout, Layout) else plan_layout(cube, layout)
     _check_layout(cube, plan)
-    folder = local(path)
+    if is_repository(path):
+        if scheduler not in {None, "threads"}:
+            raise OptionError("An Icechunk commit is written by threads: leave scheduler out.")
+        return write_commit(
+            cube, str(path), plan, overwrite=overwrite, workers=workers, progress=progress, source=source,
+            storage_options=storage_options,
+        )  # fmt: skip
+    folder = place_of(path, storage_options)
     _make_parents(folder)
-    with locked(beside(folder, "lock")) as lock:
+    with hold(folder) as lock:
         settle(folder)
         documents = skeleton(cube, plan)
         work = plan_of(cube, plan, documents, source)
@@ -118,14 +144,14 @@ def write(
     return open_store(folder)
 
 
-def _put(job: "_Job", folder: Path, lock: Lock, hands: "_Hands", *, overwrite: bool) -> None:
+def _put(job: "_Job", folder: Place, lock: Lock | Lease, hands: "_Hands", *, overwrite: bool) -> None:
     """Bring a store into being at a path, in the place of another if that is wanted."""
     target = _target(folder, job, overwrite=overwrite)
     if target is not None:
-        _build(job, Objects.at(target), lock, hands)
+        _build(job, objects_at(target), lock, hands)
     if target is not None and target != folder:
         _swap(folder)
-    rmtree(beside(folder, "next"), ignore_errors=True)  # of a replacement that was given up
+    remove(beside(folder, "next"))  # of a replacement that was given up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +177,12 @@ class _Hands(NamedTuple):
     progress: bool | None
 
 
-def _target(folder: Path, job: _Job, *, overwrite: bool) -> Path | None:
+def _target(folder: Place, job: _Job, *, overwrite: bool) -> Place | None:
     """Decide where to build: at the path, beside what is to be replaced, or (None) nowhere: all is there."""
     found = look(folder)
     same = found.plan == job.plan
     if same and found.state == "complete":
-        sound = verify(folder, progress=False).ok if overwrite else _is_whole(Objects.at(folder))
+        sound = verify(folder, progress=False).ok if overwrite else _is_whole(objects_at(folder))
         return None if sound else folder
     if found.state == "absent" or (same and found.state != "foreign"):
         return folder
@@ -164,11 +190,11 @@ def _target(folder: Path, job: _Job, *, overwrite: bool) -> Path | None:
         raise StoreError(_refusal(folder, found.state, difference(found.plan, job.plan)))
     successor = beside(folder, "next")
     if look(successor).plan != job.plan:
-        rmtree(successor, ignore_errors=True)
+        remove(successor)
     return successor
 
 
-def _build(job: _Job, objects: Objects, lock: Lock, hands: _Hands) -> None:
+def _build(job: _Job, objects: Objects, lock: Lock | Lease, hands: _Hands) -> None:
     """Write everything that is not written yet, and mark the store complete."""
     layout, digest = job.layout, digest_of(job.plan)
     fixed = _lay_out(objects, job)
@@ -186,9 +212,7 @@ def _build(job: _Job, objects: Objects, lock: Lock, hands: _Hands) -> None:
         crew(hands.scheduler, hands.workers, fitting) as workers,
     ):
         advance(share * (len(regions) - len(todo)))
-        for region, digests in run(
-            todo, lambda region: task_of(objects.store, region, layout, lazy), workers
-        ):
+        for region, digests in run(todo, lambda region: task_of(objects, region, layout, lazy), workers):
             lock.check()
             ledger.add(str(region), digests)
             advance(share)
@@ -210,7 +234,7 @@ def _lay_out(objects: Objects, job: _Job) -> dict[str, Digest]:
         objects.write(ROOT, marked(job.documents[ROOT], mark), durable=False)
     except OSError as error:
         raise StoreError(
-            f"Cannot write to {objects.store}: {error.strerror or error}. Nothing was read."
+            f"Cannot write to {objects}: {error.strerror or error}. Nothing was read."
         ) from error
     return fixed
 
@@ -247,10 +271,9 @@ def _finish(objects: Objects, job: _Job, ledger: Ledger, fixed: Mapping[str, Dig
     digests = dict(fixed)
     for region in all_regions(job.layout, {}):
         digests |= {key: ledger.digests[key] for key in region_keys(region, job.layout)}
-    if gone := [key for key, digest in digests.items() if objects.size(key) != digest.size]:
-        raise StoreError(
-            f"{objects.store}: {gone[0]} and {len(gone) - 1} more vanished while writing. {_AGAIN}"
-        )
+    sizes = objects.sizes(digests)
+    if gone := [key for key, digest in digests.items() if sizes[key] != digest.size]:
+        raise StoreError(f"{objects}: {gone[0]} and {len(gone) - 1} more vanished while writing. {_AGAIN}")
     objects.flush(digests)
     ledger.close(digests)
     names = sorted({key.partition("/")[0] for key in digests})
@@ -266,7 +289,7 @@ def _finish(objects: Objects, job: _Job, ledger: Ledger, fixed: Mapping[str, Dig
     objects.write(ROOT, marked(job.documents[ROOT], mark))
 
 
-def _swap(folder: Path) -> None:
+def _swap(folder: Place) -> None:
     """Verify the new cube and let it take the old one's place."""
     report = verify(beside(folder, "next"), progress=False)
     if not report.ok:
@@ -283,7 +306,7 @@ def succeed(  # noqa: PLR0913
     *,
     kept: Mapping[str, Digest],
     sides: Mapping[str, int],
-    lock: Lock,
+    lock: Lock | Lease,
     scheduler: Any = None,
     workers: int | None = None,
     progress: bool | None = None,
@@ -309,15 +332,15 @@ def succeed(  # noqa: PLR0913
         Objects that stay as they are, with their digests.
     sides : mapping
         Size of regions along time, y and x.
-    lock : Lock
+    lock : Lock or Lease
         Held.
     scheduler, workers, progress : object, optional
         As for `write`.
     """
     successor = beside(folder, "next")
     if look(successor).plan != plan:
-        rmtree(successor, ignore_errors=True)
-    objects = Objects.at(successor)
+        remove(successor)
+    objects = objects_at(successor)
     objects.write(PLAN, to_json(plan))
     share_objects(folder, successor, kept)
     job = _Job(cube=cube, layout=layout, documents=documents, plan=plan, sides=sides, kept=kept)
@@ -331,7 +354,8 @@ def succeed(  # noqa: PLR0913
 def _is_whole(objects: Objects) -> bool:
     """Tell whether every object of a finished store is there, by its size; `verify` reads them."""
     _, digests = read_ledger(objects)
-    return bool(digests) and all(objects.size(key) == digest.size for key, digest in digests.items())
+    sizes = objects.sizes(digests)
+    return bool(digests) and all(sizes[key] == digest.size for key, digest in digests.items())
 
 
 def _check_layout(cube: xr.Dataset, layout: Layout) -> None:
@@ -344,8 +368,10 @@ def _check_layout(cube: xr.Dataset, layout: Layout) -> None:
         )
 
 
-def _make_parents(folder: Path) -> None:
+def _make_parents(folder: Place) -> None:
     """Make the folder that the store goes into."""
+    if not isinstance(folder, Path):
+        return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -354,7 +380,7 @@ def _make_parents(folder: Path) -> None:
         ) from error
 
 
-def _refusal(folder: Path, state: str, changes: list[str]) -> str:
+def _refusal(folder: Place, state: str, changes: list[str]) -> str:
     """Say why a path is not written to."""
     if state == "foreign":
         return f"{folder} is a Zarr store that cubekit did not write. overwrite=True replaces it."

@@ -94,7 +94,7 @@ def test_killed_again_and_again_is_byte_equal(
     killed = 0
     with writer(tmp_path) as say:
         for _ in range(40):
-            answer = say("after", moments.uniform(0.02, 0.5))
+            answer = say("after", moments.uniform(0.02, 0.25))
             killed += answer == "killed"
             if answer != "killed":
                 break
