@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 import dask.array as da
+import distributed  # noqa: F401  (here, or each child would load it anew)
 import numpy as np
 import xarray as xr
 

@@ -395,3 +395,43 @@ def test_filled_cubes_depend_on_all_dates(items: Items, box: GeoBox, memory_path
     assert (len(changes.replaced), len(changes.appended), changes.kept) == (4, 1, 0)
     whole = cubekit.fill_gaps(opened(items[:10], box))
     np.testing.assert_array_equal(append(items[:10], path)["data"], whole["data"])
+
+
+def test_a_store_with_other_codecs_keeps_them(
+    dates: Callable[..., xr.Dataset], memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zarr.codecs import ZstdCodec
+
+    path = memory_path / "a.zarr"
+    with monkeypatch.context() as older:
+        older.setattr("cubekit.store.metadata.codecs", lambda: (ZstdCodec(level=1),))
+        write(dates(0, 1), path, layout=LAYOUT)
+    before = (path / "data/zarr.json").read_bytes()
+    append(dates(2, 3), path)
+    assert b"zstd" in before
+    assert b"blosc" not in (path / "data/zarr.json").read_bytes()
+    assert verify(path).ok
+    xr.testing.assert_equal(open_store(path).compute(), dates(0, 1, 2, 3).compute())
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://bucket/a.zarr", "memory://cubes/a.zarr", "icechunk:///data/a@main"]
+)
+def test_elsewhere_than_in_folders_the_next_step_is_said(
+    address: str, dates: Callable[..., xr.Dataset]
+) -> None:
+    for call in (append, plan_append):
+        with pytest.raises(StoreError, match=r"needs a store in a local folder\. Append to a local copy, or"):
+            call(dates(0), address)
+
+
+def test_overviews_of_the_old_dates_go(dates: Callable[..., xr.Dataset], memory_path: Path) -> None:
+    path = memory_path / "a.zarr"
+    write(dates(0, 1), path, layout=LAYOUT)
+    cubekit.add_overviews(path, levels=1)
+    append(dates(2), path)
+    assert not (path / "overviews").exists()
+    assert verify(path).ok
+    assert b"overviews" not in (path / "zarr.json").read_bytes()
+    level = cubekit.add_overviews(path, levels=1)[2]
+    assert level.sizes["time"] == 3

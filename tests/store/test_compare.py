@@ -94,7 +94,7 @@ def test_memory_is_that_of_two_blocks(memory_path: Path, monkeypatch: pytest.Mon
             coords={"y": np.arange(float(side)), "x": np.arange(float(side))},
         )
         path = memory_path / f"{side}.zarr"
-        write(big, path, layout={"y": 64, "x": 64})
+        write(big, path, layout={"y": 128, "x": 128})
         tracemalloc.start()
         found = cubekit.diff(path, path)
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 from cubekit.store.encode import Encoder
-from cubekit.store.layout import codecs, plan_layout
+from cubekit.store.layout import ArrayLayout, codecs, plan_layout
 from cubekit.store.objects import Objects
 
 
@@ -56,3 +56,29 @@ def test_any_memory_layout_is_encoded_alike(order: str) -> None:
     )  # fmt: skip
     expected, found = (list(Encoder(layout, stored).objects(block)) for block in (values, other))
     assert found == expected
+
+
+@pytest.mark.parametrize("shards", [None, (2, 40, 40)])
+@pytest.mark.parametrize("given", ["zstd", "big endian", "other blosc"])
+def test_other_codecs_are_those_of_the_array(given: str, shards: tuple[int, ...] | None) -> None:
+    from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
+
+    values = np.random.default_rng(2).integers(0, 200, (3, 50, 45)).astype("uint16")
+    compressors: dict[str, Any] = {
+        "zstd": ZstdCodec(level=3),
+        "other blosc": (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()),
+    }
+    store = MemoryStore()
+    stored = zarr.create_array(
+        store, name="data", shape=values.shape, dtype="uint16", chunks=(1, 20, 20), shards=shards,
+        compressors=compressors.get(given, codecs()), fill_value=7, config={"write_empty_chunks": True},
+        serializer=BytesCodec(endian="big" if given == "big endian" else "little"),
+    )  # fmt: skip
+    stored[...] = values
+    objects = Objects(store)
+    theirs = {key: objects.read(key) for key in objects.keys("data/c")}
+    layout = ArrayLayout(
+        name="data", dims=("time", "y", "x"), shape=values.shape, dtype="uint16", chunks=(1, 20, 20),
+        shards=shards,
+    )  # fmt: skip
+    assert dict(zip(_keys(layout), Encoder(layout, stored).objects(values), strict=True)) == theirs

@@ -164,3 +164,54 @@ def test_a_saved_origin_may_not_ask_for_anything(store: Path) -> None:
             plan_from_json(saved | change)
     with pytest.raises(ValueError, match="cannot be read"):
         plan_from_json({"grids": []})
+
+
+def test_a_store_with_overviews_is_mended(store: Path) -> None:
+    cubekit.add_overviews(store, levels=1)
+    before = contents(store)
+    (store / ".cubekit/ledger.jsonl").unlink()
+    (store / "data/c/0/0/0/0").write_bytes(b"")
+    assert repair(store).failed
+    (store / "data/c/0/0/0/0").write_bytes(before["data/c/0/0/0/0"])
+    assert repair(store).mended == (".cubekit/ledger.jsonl",)
+    assert contents(store) == before
+    (store / "overviews/2/data/c/0/0/0/0").unlink()
+    assert "add_overviews" in repair(store).failed["overviews/2/data/c/0/0/0/0"]
+    cubekit.add_overviews(store, levels=1)
+    assert contents(store) == before
+
+
+def test_other_pixels_are_accepted_without_the_old_overviews(store: Path, memory_path: Path) -> None:
+    cube = cubekit.open(store).load()
+    path = memory_path / "b.zarr"
+    write(cube, path, layout=LAYOUT)
+    cubekit.add_overviews(path, levels=1)
+    (path / "data/c/1/0/1/0").unlink()
+    other = cube.copy(deep=True)
+    other["data"] += 1
+    assert repair(path, other, accept_changed=True).accepted == ("data/c/1/0/1/0",)
+    assert verify(path).ok
+    assert b"overviews" not in (path / "zarr.json").read_bytes()
+
+
+def test_a_store_in_an_object_store_is_mended_and_explained(store: Path, items: Items) -> None:
+    pytest.importorskip("obstore")
+    from cubekit.errors import StoreError
+    from cubekit.store.remote import Remote, RemoteObjects
+
+    box = cubekit.open(store).odc.geobox
+    address = "memory://cubes/mended.zarr"
+    cube = cubekit.open_cube(items[:6], box, bands=["B04", "B08"], mask="clouds")
+    opened = write(cube, address, layout=LAYOUT)
+    objects = RemoteObjects(Remote.at(address))
+    before = {key: objects.read(key) for key in objects.keys()}  # noqa: SIM118
+    with pytest.raises(StoreError, match=r"local folder\. Mend a local copy"):
+        repair(address, accept_changed=True)
+    objects.delete("data/c/0/0/0/0", ".cubekit/ledger.jsonl")
+    assert not repair(address).ok  # the ledger cannot vouch for what is missing
+    objects.write(".cubekit/ledger.jsonl", before[".cubekit/ledger.jsonl"] or b"")
+    assert repair(address).mended == ("data/c/0/0/0/0",)
+    assert {key: objects.read(key) for key in objects.keys()} == before  # noqa: SIM118
+    assert cubekit.diff(address, address).equal
+    place = box.coordinates["x"].values[5], box.coordinates["y"].values[5]
+    assert cubekit.why(opened, x=place[0], y=place[1], time=str(opened.time.values[0])[:10]).scenes
