@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 BACK_ROOMS := cubekit/cli.py cubekit/pipeline/steps.py cubekit/sources/headers.py cubekit/testing/files.py \
 	cubekit/testing/scene.py cubekit/testing/year.py \
 	$(foreach name,blocks compiled handles http kernels lay metadata remote scenes tiff,cubekit/cube/$(name).py) \
-	$(foreach name,ledger mark metadata objects place plan regions,cubekit/store/$(name).py)
+	$(foreach name,ledger mark metadata objects place plan regions remote,cubekit/store/$(name).py)
 
 .PHONY: help setup demo test lint format types wheel test-newest test-services bench clean
 .DEFAULT_GOAL := help

@@ -164,7 +164,61 @@ def verify_bare(inputs: Inputs, clock: Clock) -> Facts:
     return {"damaged": 0}
 
 
+def _lazy(times: int, side: int) -> Any:
+    """Return a lazy cube of two bands that costs nothing to compute, 12 dates and 512 px a block."""
+    import dask.array as da
+    import xarray as xr
+
+    def block(block_info: Any = None) -> Array:
+        found = block_info[None]
+        grid = np.add.outer(np.arange(found["chunk-shape"][2]), np.arange(found["chunk-shape"][3]))
+        plane = (grid * (found["chunk-location"][2] + 1)).astype("uint16")
+        return np.broadcast_to(plane, found["chunk-shape"]).copy()
+
+    cuts = da.empty((times, 2, side, side), chunks=(12, 2, 512, 512)).chunks
+    lazy = da.map_blocks(block, chunks=cuts, dtype="uint16", meta=np.empty((0, 0, 0, 0), "uint16"))
+    return xr.Dataset({"data": (("time", "band", "y", "x"), lazy)})
+
+
+def _memory_case(times: int, side: int) -> Any:
+    """Return a case that writes such a cube with a budget of 400 MB."""
+
+    def case(inputs: Inputs, clock: Clock) -> Facts:
+        import cubekit as ck
+        from cubekit.store.layout import plan_layout
+
+        cube = _lazy(times, side)
+        layout = plan_layout(cube, "series", memory="400MB")
+        with scratch(inputs) as folder:
+            small = cube.isel(y=slice(64), x=slice(64))
+            ck.write(small, folder / "warm.zarr", progress=False)
+            with clock:
+                ck.write(cube, folder / "out.zarr", layout=layout, workers=workers(), progress=False)
+            return {"cube_mb": cube["data"].nbytes / 1e6}
+
+    return case
+
+
+def _flat(case: str) -> Bar:
+    return Bar(
+        text=f"Memory of {case} at most 1.25 of that of the smallest (issue 4)",
+        measure="peak_mb", case=case, against=("24 dates, 1024 px",), at_least=0.8,
+    )  # fmt: skip
+
+
 ROWS = {
+    "store-memory": Row(
+        title="Store: peak memory of a build, budget 400 MB, at 1, 4 and 16 times the area and dates",
+        cases={
+            "24 dates, 1024 px": _memory_case(24, 1024),
+            "24 dates, 2048 px": _memory_case(24, 2048),
+            "24 dates, 4096 px": _memory_case(24, 4096),
+            "96 dates, 1024 px": _memory_case(96, 1024),
+            "384 dates, 1024 px": _memory_case(384, 1024),
+        },
+        bars=(_flat("24 dates, 4096 px"), _flat("384 dates, 1024 px")),
+        shown=("cube_mb",),
+    ),
     "store-write": Row(
         title="Store: write a cube from memory, layout for series",
         cases={"cubekit": write_cubekit, "xarray": write_xarray, "bare loop": write_bare},

@@ -40,8 +40,14 @@ if TYPE_CHECKING:
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
+    from cubekit.store.append import append
+    from cubekit.store.compare import diff
     from cubekit.store.open import open_store as open
+    from cubekit.store.overviews import add_overviews
+    from cubekit.store.rechunk import plan_rechunk, rechunk
+    from cubekit.store.repair import repair
     from cubekit.store.verify import verify
+    from cubekit.store.why import why
     from cubekit.store.write import write
     from cubekit.training.bundle import load_model
     from cubekit.training.fit import fit
@@ -77,8 +83,14 @@ _load, _, _ = lazy_loader.attach(
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
+        "store.append": ["append"],
+        "store.compare": ["diff"],
         "store.open": ["open_store"],
+        "store.repair": ["repair"],
+        "store.overviews": ["add_overviews"],
+        "store.rechunk": ["plan_rechunk", "rechunk"],
         "store.verify": ["verify"],
+        "store.why": ["why"],
         "store.write": ["write"],
         "training.bundle": ["load_model"],
         "training.fit": ["fit"],
@@ -88,11 +100,14 @@ _load, _, _ = lazy_loader.attach(
 __all__ = [
     "CubekitError",
     "add_indices",
+    "add_overviews",
+    "append",
     "audit_offsets",
     "batches",
     "compare",
     "composite",
     "coverage_calendar",
+    "diff",
     "export",
     "fill_gaps",
     "fit",
@@ -109,11 +124,14 @@ __all__ = [
     "open_items",
     "plan",
     "plan_prediction",
+    "plan_rechunk",
     "point_series",
     "predict",
     "quicklook",
     "read_series",
     "read_status",
+    "rechunk",
+    "repair",
     "run",
     "search",
     "smooth",
@@ -121,6 +139,7 @@ __all__ = [
     "time_strip",
     "valid_share",
     "verify",
+    "why",
     "write",
 ]
 

@@ -90,6 +90,15 @@ class Layout(StrEnum):
     MAPS = "maps"
 
 
+class OnChange(StrEnum):
+    """What happens to dates that a store has from other scenes."""
+
+    UPDATE = "update"
+    REPLACE = "replace"
+    KEEP = "keep"
+    RAISE = "raise"
+
+
 class _ToStandardError(logging.StreamHandler[Any]):
     """Writes to what standard error is now, not to what it was when the handler was made."""
 
@@ -272,6 +281,9 @@ def build(  # noqa: PLR0913
         bool, typer.Option(help="Replace a finished store once the new one is whole.")
     ] = False,
     audit: AuditOption = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Put the dates into the store at --out, if it is finished.")
+    ] = False,
 ) -> None:
     """Build a cube and write it to Zarr; running it again finishes an interrupted one."""
     items = _open_scenes(source, pattern, collection)
@@ -280,8 +292,40 @@ def build(  # noqa: PLR0913
         from cubekit.cube.audit import record_offsets
 
         cube = record_offsets(cube, cubekit.audit_offsets(items))
-    reduced = _reduce(cube, every, how, index, fill)
-    print(cubekit.write(reduced, out, layout=layout.value, overwrite=overwrite))
+    cube = _reduce(cube, every, how, index, fill)
+    if append and _is_finished(out):
+        print(cubekit.append(cube, out))
+    else:
+        print(cubekit.write(cube, out, layout=layout.value, overwrite=overwrite))
+
+
+@app.command(name="append")
+def append_dates(
+    source: SourceArgument,
+    store: Annotated[Path, typer.Argument(help="A finished store.")],
+    *,
+    pattern: PatternOption = None,
+    collection: CollectionOption = None,
+    on_change: Annotated[
+        OnChange, typer.Option(help="What to do with dates that the store has from other scenes.")
+    ] = OnChange.UPDATE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Put new and reprocessed dates into a store, opened with the options of the store."""
+    from cubekit.store.append import plan_append
+
+    items = _open_scenes(source, pattern, collection)
+    if dry_run:
+        print(plan_append(items, store, on_change=on_change.value))
+    else:
+        print(cubekit.append(items, store, on_change=on_change.value))
+
+
+def _is_finished(path: Path) -> bool:
+    """Tell whether a finished store lies at a path."""
+    from cubekit.store.place import look, place_of
+
+    return look(place_of(path)).state == "complete"
 
 
 def _open_cube(
@@ -372,11 +416,67 @@ def look(
 
 
 @app.command()
+def rechunk(
+    source: Annotated[str, typer.Argument(help="A Zarr store, its address, or a NetCDF file.")],
+    *,
+    out: Annotated[str, typer.Option(help="Folder or address of the new store.")],
+    layout: Annotated[Layout, typer.Option(help="What the new store will be read for.")] = Layout.SERIES,
+    memory: Annotated[str, typer.Option(help="What all workers together may hold.")] = "2GB",
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a finished store once the new one is whole.")
+    ] = False,
+) -> None:
+    """Copy a store into another layout in bounded memory; running it again finishes an interrupted one."""
+    print(cubekit.plan_rechunk(source, layout.value, memory=memory))
+    print(cubekit.rechunk(source, out, layout=layout.value, memory=memory, overwrite=overwrite))
+
+
+@app.command()
 def verify(store: Annotated[Path, typer.Argument(help="A Zarr store.")]) -> None:
     """Read every chunk of a store and name the missing and damaged ones."""
     report = cubekit.verify(store)
     print(report)
     if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    store: Annotated[Path, typer.Argument(help="A Zarr store.")],
+    *,
+    accept_changed: Annotated[
+        bool, typer.Option(help="Where scenes give other pixels than before, take those.")
+    ] = False,
+) -> None:
+    """Read again, from its scenes, what is missing or damaged in a store; the rest is left alone."""
+    report = cubekit.repair(store, accept_changed=accept_changed)
+    print(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    store: Annotated[Path, typer.Argument(help="A Zarr store.")],
+    *,
+    x: Annotated[float, typer.Option(help="Place, in the CRS of the store.")],
+    y: Annotated[float, typer.Option(help="Place, in the CRS of the store.")],
+    time: Annotated[str | None, typer.Option(help="Date, such as 2023-07-14 or 2023-07.")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of --x and --y, such as EPSG:4326.")] = None,
+) -> None:
+    """Say where a pixel is from: which scene, which mask, which offset."""
+    print(cubekit.why(store, x=x, y=y, time=time, crs=crs))
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="A Zarr store.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Compare two stores: grid, bands, dates, options, pixels; exit code 1 where they differ."""
+    report = cubekit.diff(a, b)
+    print(report)
+    if not report.equal:
         raise typer.Exit(1)
 
 

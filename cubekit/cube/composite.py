@@ -9,7 +9,7 @@ import xarray as xr
 
 from cubekit.cube.blocks import chunks_of, is_lazy, on_blocks, working_memory
 from cubekit.cube.choice import CHOICES, NONE, Chooser, choose, make_chooser, take
-from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of
+from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, noted
 from cubekit.cube.geomedian import geomedian
 from cubekit.cube.kernels import reduce_dates, valid_in
 from cubekit.cube.periods import Calendar, Date, Reference, make_calendar, members
@@ -123,7 +123,15 @@ def composite(  # noqa: PLR0913
     chooser = make_chooser(used, how, index) if how in CHOICES else None
     made = _made(used[MAIN], counts, how, chooser, {name: tables[name] for name in wanted})
     name = f"max_index {index}" if how == "max_index" else how
-    return _dataset(cube, calendar, made, name, reference)
+    result = _dataset(cube, calendar, made, name, reference)
+    options: dict[str, Any] = {"every": every if isinstance(every, str) else list(every), "how": how}
+    extra = {"index": index, "pool_years": pool_years, "layers": wanted, "reference": reference}
+    usual = {"index": "NDVI", "pool_years": False, "layers": [], "reference": "middle"}
+    options |= {name: value for name, value in extra.items() if value != usual[name]}
+    # Said in full, so that a part of the scenes has the same periods.
+    begin = calendar.starts[0] if start is None and not pool_years else start
+    stop = times[-1] if end is None else end
+    return noted(result, "composite", **options, start=None if begin is None else str(begin), end=str(stop))
 
 
 def _wanted(layers: Iterable[str], how: str) -> list[str]:

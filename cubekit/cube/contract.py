@@ -1,5 +1,6 @@
 """What a cube is: names of its dimensions and variables, how its numbers are coded, and the check of both."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ MAIN = "data"
 
 DIMS = ("time", "band", "y", "x")
 """Its dimensions, in this order."""
+
+RECIPE = "recipe"
+"""Attribute with the steps taken since a cube was opened, as JSON text: NetCDF has no nested attributes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +118,27 @@ def to_physical(variable: xr.DataArray, *, dtype: str = "float32") -> xr.DataArr
         if key not in {"_FillValue", "scale_factor", "add_offset"}
     }
     return values
+
+
+def noted(cube: xr.Dataset, step: str, **options: Any) -> xr.Dataset:
+    """Note beside a cube the step that made it.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        Result of the step, with the attributes of its input.
+    step : str
+        Name of the function.
+    **options : object
+        Its options; dates become text.
+
+    Returns
+    -------
+    xarray.Dataset
+        The same, with a longer `RECIPE`.
+    """
+    before = json.loads(cube.attrs.get(RECIPE, "[]"))
+    return cube.assign_attrs({RECIPE: json.dumps([*before, [step, options]], default=str)})
 
 
 def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:

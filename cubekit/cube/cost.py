@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 
 from cubekit.cube.blocks import is_lazy
@@ -16,6 +16,7 @@ from cubekit.cube.load import open_cube
 from cubekit.cube.memory import PROCESS_BYTES, BlockMemory, block_memory, bytes_of
 from cubekit.cube.plan import MISSING, Plan
 from cubekit.cube.reads import Reads, count_reads
+from cubekit.cube.recipe import plans_in
 from cubekit.errors import CubeError, OptionError
 from cubekit.typing import Array
 
@@ -228,7 +229,7 @@ def plan(
     opened = cube if isinstance(cube, xr.Dataset) else open_cube(cube)
     lazy = {str(name): v.data for name, v in opened.variables.items() if is_lazy(v.data)}
     graph = HighLevelGraph.merge(*(array.dask for array in lazy.values()))
-    loads = _loads(graph)
+    loads = plans_in(graph)
     if not loads:
         raise CubeError(
             "This dataset is not a lazy cube over items, so there is nothing to plan: it is in memory, or "
@@ -249,18 +250,6 @@ def plan(
         workers=workers or CPU_COUNT,
         memory=None if memory is None else bytes_of(memory),
     )
-
-
-def _loads(graph: HighLevelGraph) -> dict[str, Plan]:
-    """Find the plans that a graph holds, by the name of the layer that reads with each."""
-    plans: dict[str, Plan] = {}
-    for name, layer in graph.layers.items():
-        held = (
-            next(iter(layer.values())) if isinstance(layer, MaterializedLayer) and len(layer) == 1 else None
-        )
-        if isinstance(found := getattr(held, "value", held), Plan):
-            plans |= dict.fromkeys(graph.dependents[name], found)
-    return plans
 
 
 def _blocks(graph: HighLevelGraph, name: str) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from cubekit.cube.blocks import chunks_of, is_lazy, on_blocks, working_memory
-from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of
+from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, noted
 from cubekit.cube.kernels import off_nodata, valid_in
 from cubekit.cube.plan import BLOCK_BYTES
 from cubekit.cube.smooth import harmonic, whittaker
@@ -91,7 +91,12 @@ def fill_gaps(
         "long_name": "at least one band was filled from other dates",
         "grid_mapping": data.attrs.get("grid_mapping", "spatial_ref"),
     }
-    return result
+    shape: dict[str, float] = {}
+    if how == "whittaker":
+        shape = {"smoothness": smoothness}
+    elif how == "harmonic":
+        shape = {"harmonics": harmonics}
+    return noted(result, "fill_gaps", how=how, limit=limit, **shape)
 
 
 def _whole_series(values: Any) -> Any:

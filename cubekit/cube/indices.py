@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from cubekit.cube.blocks import is_lazy, map_blocks, working_memory
-from cubekit.cube.contract import DIMS, MAIN, Encoding, check_cube, encoding_of
+from cubekit.cube.contract import DIMS, MAIN, Encoding, check_cube, encoding_of, noted
 from cubekit.cube.kernels import valid_in
 from cubekit.errors import CubeError, OptionError, UnknownNameError, did_you_mean
 from cubekit.typing import Array, FloatArray
@@ -64,7 +64,8 @@ def add_indices(cube: xr.Dataset, names: str | Sequence[str]) -> xr.Dataset:
     attrs = {k: v for k, v in data.attrs.items() if k not in {"scale_factor", "add_offset", "_FillValue"}}
     attrs["_FillValue"] = np.float32("nan")
     others = cube.drop_vars([name for name, item in cube.variables.items() if "band" in item.dims])
-    return others.assign({MAIN: (DIMS, values, attrs)}).assign_coords(band=[*bands, *wanted])
+    result = others.assign({MAIN: (DIMS, values, attrs)}).assign_coords(band=[*bands, *wanted])
+    return noted(result, "add_indices", names=wanted)
 
 
 def index_inputs(cube: xr.Dataset, names: Sequence[str]) -> dict[str, dict[str, float | int]]:

@@ -220,6 +220,7 @@ def _plan(
         resampling=methods,
         mask=rule,
         on_error=on_error,
+        cover=_cover([table.items[scene] for scene in order]),
         dropped=tuple(table.items[scene].id for scene in np.setdiff1d(np.arange(len(bounds)), inside)),
     )
 
@@ -248,6 +249,37 @@ def _chunks(chunks: Mapping[str, Chunk] | None, times: int, bands: int, grid: Ge
 def _dataset(
     plan: Plan, collection: "Collection | None", table: Table, *, group_by: str, masks: tuple[str, ...]
 ) -> xr.Dataset:
+    known = {layer.name: layer.record and layer.record.common_name for layer in table.layers}
+    common = {name: known[name] for name in plan.bands if known[name]}
+    attrs: dict[str, Any] = {
+        "title": collection.title if collection is not None else "cube",
+        "collection": collection.name if collection is not None else "",
+        "group_by": group_by,
+        "mask": "+".join(masks),
+        "resampling": list(plan.resampling),
+        "items": list(plan.scenes),
+        "item_times": plan.times[plan.time_of].astype("datetime64[s]").astype(str).tolist(),
+        "item_shifts": plan.shifts.max(axis=1).tolist(),
+        "common_names": json.dumps(common),  # text, because NetCDF has no nested attributes
+    }
+    return dataset_of(plan, attrs)
+
+
+def dataset_of(plan: Plan, attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Return the lazy cube that a plan describes.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the scenes; equal plans give arrays of equal Dask names.
+    attrs : mapping
+        Attributes of the dataset.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``data`` (time, band, y, x), lazy.
+    """
     token = tokenize(plan.hrefs, plan.forms, plan.form_of, plan.grid, plan.encoding, plan.chunks, plan.times)
     token = tokenize(token, plan.time_of, plan.shifts, plan.mask, plan.resampling, plan.signer, plan.on_error)
     # One key of the graph holds the plan; tasks refer to it, so that it travels to each worker once.
@@ -272,36 +304,28 @@ def _dataset(
     data = xr.DataArray(
         array,
         dims=DIMS,
-        coords={"time": plan.times, "band": list(plan.bands), **space, **_cloud_cover(plan, table)},
+        coords={"time": plan.times, "band": list(plan.bands), **space, **_cloud_cover(plan)},
         attrs={**plan.encoding.attrs(), "grid_mapping": "spatial_ref"},
     )
-    known = {layer.name: layer.record and layer.record.common_name for layer in table.layers}
-    common = {name: known[name] for name in plan.bands if known[name]}
-    attrs: dict[str, Any] = {
-        "title": collection.title if collection is not None else "cube",
-        "collection": collection.name if collection is not None else "",
-        "group_by": group_by,
-        "mask": "+".join(masks),
-        "resampling": list(plan.resampling),
-        "items": list(plan.scenes),
-        "item_times": plan.times[plan.time_of].astype("datetime64[s]").astype(str).tolist(),
-        "item_shifts": plan.shifts.max(axis=1).tolist(),
-        "common_names": json.dumps(common),  # text, because NetCDF has no nested attributes
-    }
-    cube = xr.Dataset({MAIN: data}, attrs=attrs)
+    cube = xr.Dataset({MAIN: data}, attrs=dict(attrs))
     if status is not None:
         most = int(np.bincount(plan.time_of).max())
         cube[STATUS] = xr.DataArray(status, data.coords, DIMS, attrs=status_attrs(most))
     return cube
 
 
-def _cloud_cover(plan: Plan, table: Table) -> dict[str, Any]:
+def _cover(items: "Sequence[pystac.Item]") -> tuple[float | None, ...]:
+    stated = [item.properties.get("eo:cloud_cover") for item in items]
+    cover = tuple(float(value) if isinstance(value, int | float) else None for value in stated)
+    return cover if any(value is not None for value in cover) else ()
+
+
+def _cloud_cover(plan: Plan) -> dict[str, Any]:
     """Return the mean cloud cover that the items of each time step state; nothing where none states any."""
-    stated = {item.id: item.properties.get("eo:cloud_cover") for item in table.items}
-    cover = np.array([np.nan if stated[name] is None else stated[name] for name in plan.scenes], float)
-    known = np.isfinite(cover)
-    if not known.any():
+    if not plan.cover:
         return {}
+    cover = np.array([np.nan if stated is None else stated for stated in plan.cover], float)
+    known = np.isfinite(cover)
     steps, count = plan.time_of[known], len(plan.times)
     number = np.bincount(steps, minlength=count)
     total = np.bincount(steps, cover[known], minlength=count)

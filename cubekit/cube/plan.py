@@ -78,6 +78,9 @@ class Plan:
     on_error: str = "raise"
     """What a failed read does."""
 
+    cover: tuple[float | None, ...] = ()
+    """Cloud cover in percent that each item states; empty where none does."""
+
     dropped: tuple[str, ...] = ()
     """Identifiers of items that do not touch the grid."""
 

@@ -95,6 +95,9 @@ _SUFFIXES = {
     ".png": "image/png",
 }
 _ANY = ("GTiff", "JP2OpenJPEG")  # formats that open no other file, and let threads read
+DRIVERS = frozenset(_ANY).union(*_DRIVERS.values())
+"""GDAL drivers that may ever be asked for; none opens other files."""
+
 MARGINS = {"nearest": 0, "bilinear": 1}
 """Source pixels that our own kernels look at beyond the place of a pixel."""
 

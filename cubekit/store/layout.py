@@ -79,7 +79,7 @@ class ArrayLayout:
 
     def _sizes(self, shape: tuple[int, ...]) -> str:
         """Show a shape with its size in bytes before compression."""
-        return f"{'x'.join(map(str, shape))} ({_size(prod(shape) * self.itemsize)})"
+        return f"{'x'.join(map(str, shape))} ({shown_bytes(prod(shape) * self.itemsize)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,9 @@ class Layout:
         )
 
     def __str__(self) -> str:
-        lines = [f"Layout for {self.use}, {_size(self.memory)} of memory, Blosc zstd 1 bitshuffle + crc32c"]
+        lines = [
+            f"Layout for {self.use}, {shown_bytes(self.memory)} of memory, Blosc zstd 1 bitshuffle + crc32c"
+        ]
         lines += [f"  {array}" for array in self.arrays]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
@@ -339,8 +341,19 @@ def _notes(variables: Mapping[str, xr.DataArray], arrays: list[ArrayLayout]) -> 
     return tuple(notes)
 
 
-def _size(count: float) -> str:
-    """Show a number of bytes."""
+def shown_bytes(count: float) -> str:
+    """Show a number of bytes.
+
+    Parameters
+    ----------
+    count : float
+        Bytes.
+
+    Returns
+    -------
+    str
+        Such as ``"8.39 MB"``.
+    """
     for unit in ("B", "kB", "MB"):
         if count < 1000:  # noqa: PLR2004
             return f"{count:.3g} {unit}"

@@ -26,7 +26,7 @@ class Ledger:
         found, self.digests = read_ledger(objects)
         if found != plan:
             self.digests = {}
-            objects.write(LEDGER, _line({"plan": plan}).encode() + b"\n")
+            objects.write_log(LEDGER, _line({"plan": plan}).encode() + b"\n")
         self._plan = plan
 
     def add(self, region: str, digests: Mapping[str, Digest]) -> None:
@@ -44,7 +44,7 @@ class Ledger:
         """
         lines = [_line({"plan": self._plan})]
         lines += [_line({"objects": {key: digests[key]}}) for key in sorted(digests)]
-        self._objects.write(LEDGER, "\n".join(lines).encode() + b"\n")
+        self._objects.write_log(LEDGER, "\n".join(lines).encode() + b"\n")
         self.digests = dict(digests)
 
 
@@ -63,7 +63,7 @@ def read_ledger(objects: Objects) -> tuple[str | None, dict[str, Digest]]:
         damaged, are left out: their objects count as not written.
     """
     plan, digests = None, dict[str, Digest]()
-    for line in (objects.read(LEDGER) or b"").splitlines():
+    for line in (objects.read_log(LEDGER) or b"").splitlines():
         try:
             entry = json.loads(line)
             plan = entry.get("plan", plan)

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -49,9 +49,7 @@ class Lock:
             Naming the new owner.
         """
         if self._lost.is_set():
-            raise StoreError(
-                f"{self._path} was taken over by {_owner(_read(self._path))}; this writer stops."
-            )
+            raise StoreError(f"{self._path} was taken over by {owner(_read(self._path))}; this writer stops.")
 
     def release(self) -> None:
         """Stop the heartbeat and remove the record, if it is still ours, and what killed contenders left."""
@@ -95,7 +93,22 @@ def locked(path: Path) -> Iterator[Lock]:
     StoreError
         If another writer holds it, or the folder cannot be written.
     """
-    record: dict[str, Any] = {
+    record = new_record()
+    while not _created(path, record):
+        held = _read(path)
+        if held and not _left_behind(path, held):
+            raise StoreError(f"{path}: {owner(held)} is writing this store. Wait for it, or end it first.")
+        _take_away(path, held)
+    lock = Lock(path, record)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def new_record() -> dict[str, Any]:
+    """Return a lock record of this process."""
+    return {
         "host": socket.gethostname(),
         "space": _process_space(),
         "pid": os.getpid(),
@@ -103,16 +116,41 @@ def locked(path: Path) -> Iterator[Lock]:
         "token": uuid4().hex,
         "beat": 0,
     }
-    while not _created(path, record):
-        held = _read(path)
-        if held and not _left_behind(path, held):
-            raise StoreError(f"{path}: {_owner(held)} is writing this store. Wait for it, or end it first.")
-        _take_away(path, held)
-    lock = Lock(path, record)
-    try:
-        yield lock
-    finally:
-        lock.release()
+
+
+def owner_is_gone(held: Mapping[str, Any]) -> bool | None:
+    """Tell whether the owner of a lock is gone, as far as that can be seen from here.
+
+    Parameters
+    ----------
+    held : mapping
+        Lock record.
+
+    Returns
+    -------
+    bool or None
+        Whether its process has ended; None for one on another host.
+    """
+    here = held.get("host") == socket.gethostname() and held.get("space") == _process_space()
+    if here and os.name == "posix":
+        return held.get("born") != _born(int(held["pid"]))
+    return None
+
+
+def owner(record: Mapping[str, Any]) -> str:
+    """Name the owner of a lock.
+
+    Parameters
+    ----------
+    record : mapping
+        Lock record.
+
+    Returns
+    -------
+    str
+        Process and host.
+    """
+    return f"process {record.get('pid', '?')} on {record.get('host', 'an unknown host')}"
 
 
 def _created(path: Path, record: dict[str, Any]) -> bool:
@@ -143,9 +181,9 @@ def _left_behind(path: Path, held: dict[str, Any]) -> bool:
 
     Heartbeats are watched, not compared with a clock: clocks of two hosts differ, and jump.
     """
-    here = held.get("host") == socket.gethostname() and held.get("space") == _process_space()
-    if here and os.name == "posix":
-        return held.get("born") != _born(int(held["pid"]))
+    gone = owner_is_gone(held)
+    if gone is not None:
+        return gone
     end = monotonic() + PATIENCE * BEAT
     while monotonic() < end:
         sleep(min(BEAT / 5, 1))
@@ -198,8 +236,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _owner(record: dict[str, Any]) -> str:
-    """Name the owner of a lock."""
-    return f"process {record.get('pid', '?')} on {record.get('host', 'an unknown host')}"

@@ -38,7 +38,7 @@ CONVENTIONS = (
 )
 """Declarations of the two GeoZarr conventions that a store follows, as their version 0.1 asks for them."""
 
-_OURS = re.compile(r"cubekit|zarr_conventions|coordinates|proj:.*|spatial:.*")
+_OURS = re.compile(r"cubekit|zarr_conventions|coordinates|multiscales|proj:.*|spatial:.*")
 _SECRET = re.compile(r"[?&](sig|sv|token|signature|x-amz-\w+|x-goog-\w+)=", re.IGNORECASE)
 
 
@@ -83,6 +83,66 @@ def skeleton(cube: xr.Dataset, layout: Layout) -> dict[str, bytes]:
     if loose := sorted({str(name) for name in cube.coords} - placed - set(map(str, cube.dims))):
         attributes["coordinates"] = " ".join(loose)
     return documents | {ROOT: _root_document(attributes, documents)}
+
+
+def small_documents(name: str, variable: xr.Variable) -> dict[str, bytes]:
+    """Encode one variable that is not on the grid.
+
+    Parameters
+    ----------
+    name : str
+        Of the variable.
+    variable : xarray.Variable
+        Loaded.
+
+    Returns
+    -------
+    dict
+        Key to content, as in `skeleton`.
+    """
+    from zarr.storage import MemoryStore
+
+    memory = Objects(MemoryStore())
+    _create_small(memory, name, variable)
+    return {key: memory.read(key) or b"" for key in memory.keys()}  # noqa: SIM118
+
+
+def zarr_document(document: Mapping[str, Any]) -> bytes:
+    """Write the metadata of an array as Zarr does.
+
+    Parameters
+    ----------
+    document : mapping
+        In any order.
+
+    Returns
+    -------
+    bytes
+        In Zarr's order.
+    """
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.metadata import ArrayV3Metadata
+
+    parsed = ArrayV3Metadata.from_dict(dict(document))
+    return parsed.to_buffer_dict(default_buffer_prototype())[ROOT].to_bytes()
+
+
+def with_documents(root: bytes, documents: Mapping[str, bytes]) -> bytes:
+    """Put the metadata of arrays into a root document, in place of what it held.
+
+    Parameters
+    ----------
+    root : bytes
+        Root document.
+    documents : mapping
+        Key to content; those that are no metadata are passed over.
+
+    Returns
+    -------
+    bytes
+        The new document, without a mark.
+    """
+    return _root_document(json.loads(root)["attributes"], documents)
 
 
 def user_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +256,7 @@ def _create_gridded(
         shards=array.shards,
         compressors=codecs(),
         fill_value=fill,
-        attributes=attributes,
+        attributes=json.loads(to_json(attributes)),  # sorted, so that the root can restore it
         dimension_names=array.dims,
     )
     return coordinates
@@ -227,7 +287,7 @@ def _create_small(memory: Objects, name: str, variable: xr.Variable) -> None:
         chunks=tuple(max(size, 1) for size in values.shape),
         compressors=codecs(),
         fill_value=fill,
-        attributes=attributes,
+        attributes=json.loads(to_json(attributes)),  # sorted, so that the root can restore it
         dimension_names=tuple(map(str, variable.dims)),
         config={"write_empty_chunks": True},
     )

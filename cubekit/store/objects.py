@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from zarr.abc.store import ByteRequest, Store
@@ -13,7 +13,7 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
-from cubekit.errors import StoreError
+from cubekit.errors import SecurityError, StoreError
 from cubekit.typing import StrPath
 
 SIDE = ".cubekit"
@@ -21,6 +21,9 @@ SIDE = ".cubekit"
 
 ROOT = "zarr.json"
 """Metadata of the whole store; also carries the completion mark."""
+
+LEASE = f"{SIDE}/lock"
+"""Key of the lock in an object store. Given back it stays, empty: a removal cannot be conditional."""
 
 PARTIAL = ".partial"
 """Ending of files that are not finished; Zarr's own local store uses the same."""
@@ -59,6 +62,9 @@ class Objects:
     def at(cls, path: StrPath) -> "Objects":
         """Return the objects in a local folder, which need not exist."""
         return cls(LocalStore(Path(path)))
+
+    def __str__(self) -> str:
+        return str(self.store if self.root is None else self.root)
 
     def read(self, key: str) -> bytes | None:
         """Return an object, or None where there is none."""
@@ -106,9 +112,18 @@ class Objects:
             file.flush()
             os.fsync(file.fileno())
 
-    def delete(self, key: str) -> None:
-        """Remove an object; no error where there is none."""
-        sync(self.store.delete(key))
+    def read_log(self, key: str) -> bytes | None:
+        """Return a text object with all lines that were added to it."""
+        return self.read(key)
+
+    def write_log(self, key: str, data: bytes) -> None:
+        """Put a text object in place at once, with all its lines."""
+        self.write(key, data)
+
+    def delete(self, *keys: str) -> None:
+        """Remove objects; no error where there are none."""
+        for key in keys:
+            sync(self.store.delete(key))
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """List the objects below a prefix, unfinished ones included."""
@@ -139,6 +154,20 @@ class Objects:
         except OSError:
             return None
 
+    def sizes(self, keys: Iterable[str]) -> dict[str, int | None]:
+        """Return the number of bytes of many objects; None where there is none."""
+        return {key: self.size(key) for key in keys}
+
+    def stamp(self, key: str) -> Any:
+        """Return what tells one version of an object from the next; None where there is none."""
+        if self.root is None:
+            return self.digest(key)
+        try:
+            found = (self.root / key).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def flush(self, keys: Iterable[str]) -> None:
         """Wait until objects and the folders that name them are on disk."""
         if self.root is None:
@@ -150,29 +179,25 @@ class Objects:
                 list(waited)
 
 
-class WriteView(WrapperStore[Store]):
-    """A store as a writer of whole objects sees it: no chunk exists yet, and every chunk written is digested.
+class InsideView(WrapperStore[Store]):
+    """A store as a reader sees it: in a folder, links that lead out of it are refused.
 
-    Hiding what is there keeps torn leftovers of a killed writer out of the new shards.
+    A downloaded store may link a chunk to any file of this machine; without compression that would be read as
+    pixels.
     """
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
-        self.written: dict[str, Digest] = {}
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Return metadata; chunks are never read back."""
-        return await super().get(key, prototype, byte_range) if is_metadata(key) else None
+        """Return an object; raise where it lies elsewhere."""
+        if isinstance(self._store, LocalStore):
+            root = self._store.root.resolve()
+            if not (root / key).resolve().is_relative_to(root):
+                raise SecurityError(f"{root}: {key} is a link that leads out of the store.")
+        return await super().get(key, prototype, byte_range)
 
-    async def set(self, key: str, value: Buffer) -> None:
-        """Store a chunk and remember its digest."""
-        await super().set(key, value)
-        self.written[key] = Digest.of(memoryview(value.as_buffer_like()))
 
-
-class WholeView(WrapperStore[Store]):
+class WholeView(InsideView):
     """A finished store as a reader sees it: every chunk was written, so a missing one is an error."""
 
     async def get(

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -14,14 +13,15 @@ import xarray as xr
 import zarr
 from dask.base import tokenize
 from xarray.coders import CFDatetimeCoder
-from zarr.storage import LocalStore
 
-from cubekit.errors import IncompleteStoreError, StoreError
+from cubekit.errors import IncompleteStoreError, SecurityError, StoreError
 from cubekit.store.layout import SPACE
 from cubekit.store.mark import read_mark
 from cubekit.store.metadata import user_attributes
-from cubekit.store.objects import ROOT, SIDE, Objects, WholeView
-from cubekit.store.place import beside, local, no_store
+from cubekit.store.objects import ROOT, InsideView, Objects, WholeView
+from cubekit.store.place import Place, begun, beside, no_store, objects_at, place_of
+from cubekit.store.remote import Remote
+from cubekit.store.repository import is_repository, open_commit
 from cubekit.store.trust import check_trusted
 from cubekit.typing import Array, StrPath
 
@@ -29,7 +29,11 @@ _READ_BYTES = 64e6
 
 
 def open_store(
-    path: StrPath, *, allow_incomplete: bool = False, chunks: Literal["auto"] | Mapping[str, int] = "auto"
+    path: StrPath | Place,
+    *,
+    allow_incomplete: bool = False,
+    chunks: Literal["auto"] | Mapping[str, int] = "auto",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Open a store as a lazy cube of stored numbers.
 
@@ -40,12 +44,16 @@ def open_store(
     Parameters
     ----------
     path : path-like
-        Local folder that `write` made, or any Zarr store (v2 or v3) with ``allow_incomplete``.
+        Local folder or address in an object store (``"s3://bucket/madrid.zarr"``) that `write` made, or any
+        Zarr store (v2 or v3) with ``allow_incomplete``, or a state of an Icechunk repository, such as
+        ``"icechunk:///data/madrid@2026-11-20T10:00"`` (see `open_commit`).
     allow_incomplete : bool, optional
         Open also what carries no completion mark: a half-written store, whose missing parts read as nodata,
         or one that cubekit did not write.
     chunks : "auto" or mapping, optional
         Dask chunks. Default: whole objects (shards) of about 64 MB. A mapping gives dimensions other lengths.
+    storage_options : mapping, optional
+        How to reach an object store; see `write`.
 
     Returns
     -------
@@ -61,16 +69,20 @@ def open_store(
     SecurityError
         If it asks for a codec, type or size that is not accepted.
     """
-    folder = local(path)
-    objects = Objects.at(folder)
+    if is_repository(path):
+        return open_commit(str(path), storage_options=storage_options)
+    folder = place_of(path, storage_options)
+    objects = objects_at(folder)
     root = objects.read(ROOT)
     mark = _mark(folder, root)
+    if mark.get("state") == "moved":  # the successor is finished and being copied here
+        return open_store(beside(folder, "next"), allow_incomplete=allow_incomplete, chunks=chunks)
     if mark.get("state") != "complete" and not allow_incomplete:
         raise IncompleteStoreError(_incomplete(folder, mark))
     check_trusted(objects, str(folder))
     try:
         cube = xr.open_zarr(
-            LocalStore(folder, read_only=True),
+            InsideView(objects.store.with_read_only(read_only=True)),
             chunks=None,
             consolidated=_is_consolidated(objects, root),
             mask_and_scale=False,
@@ -88,7 +100,7 @@ class StoredArray:
 
     Parameters
     ----------
-    folder : pathlib.Path
+    folder : pathlib.Path or Remote
         Of the store.
     name : str
         Of the variable.
@@ -98,24 +110,22 @@ class StoredArray:
         Gives shape and type.
     """
 
-    def __init__(self, folder: Path, name: str, plan: str | None, like: xr.Variable) -> None:
+    def __init__(self, folder: Place, name: str, plan: str | None, like: xr.Variable) -> None:
         self.folder, self.name, self.plan = folder, name, plan
         self.shape, self.dtype, self.ndim = like.shape, like.dtype, like.ndim
 
     @property
     def chunks(self) -> tuple[int, ...]:
         """Shape of what is decoded at once: a chunk, also inside a shard."""
-        return tuple(self._opened().chunks)
-
-    def _opened(self) -> Any:
-        """Open the variable, again when the store has changed."""
-        root = (self.folder / ROOT if self.plan else self.folder).stat()
-        return _array(self.folder, self.name, self.plan, (root.st_ino, root.st_mtime_ns))
+        stamp = objects_at(self.folder).stamp(ROOT)
+        return tuple(_array(self.folder, self.name, self.plan, stamp).chunks)
 
     def __getitem__(self, window: tuple[slice, ...]) -> Array:
         """Read a window; an error says which."""
         try:
-            return np.asarray(self._opened()[window])
+            return self._read(window)
+        except SecurityError:
+            raise
         except Exception as error:
             where = ", ".join(f"{part.start}:{part.stop}" for part in window)
             raise StoreError(
@@ -123,32 +133,42 @@ class StoredArray:
                 "Run cubekit.verify to see which chunks are damaged."
             ) from error
 
+    def _read(self, window: tuple[slice, ...]) -> Array:
+        """Read a window; refuse it where the store became another one before, or meanwhile."""
+        objects = objects_at(self.folder)
+        stamp = objects.stamp(ROOT)
+        values = np.asarray(_array(self.folder, self.name, self.plan, stamp)[window])
+        if objects.stamp(ROOT) != stamp:
+            _array(self.folder, self.name, self.plan, objects.stamp(ROOT))
+        return values
+
 
 @lru_cache(maxsize=64)
-def _array(folder: Path, name: str, plan: str | None, stamp: tuple[int, int]) -> Any:  # noqa: ARG001
+def _array(folder: Place, name: str, plan: str | None, stamp: Any) -> Any:  # noqa: ARG001
     """Open one variable, once in each process, and again when the stamp of the store has changed."""
-    store = LocalStore(folder, read_only=True)
+    objects = objects_at(folder)
+    store = objects.store.with_read_only(read_only=True)
     if plan is None:
-        return zarr.open_group(store, mode="r")[name]
-    if _mark(folder, Objects(store).read(ROOT)).get("plan") != plan:
+        return zarr.open_group(InsideView(store), mode="r")[name]
+    if _mark(folder, objects.read(ROOT)).get("plan") != plan:
         raise StoreError("the store has been replaced since it was opened; open it again")
     return zarr.open_group(WholeView(store), mode="r")[name]
 
 
-def _mark(folder: Path, root: bytes | None) -> dict[str, Any]:
+def _mark(folder: Place, root: bytes | None) -> dict[str, Any]:
     """Read the mark; complain where there is no store at all."""
     if root is not None:
         return read_mark(root, str(folder))
-    if (folder / SIDE).is_dir():
+    if begun(folder):
         return {"state": "building"}
-    if any((folder / name).is_file() for name in (".zgroup", ".zattrs", ".zmetadata")):
+    if any(objects_at(folder).size(name) is not None for name in (".zgroup", ".zattrs", ".zmetadata")):
         return {}
-    if beside(folder, "previous").is_dir():
+    if not isinstance(folder, Remote) and beside(folder, "previous").is_dir():
         raise StoreError(f"Replacing {folder} was interrupted between two renames: run write again.")
     raise StoreError(no_store(folder))
 
 
-def _incomplete(folder: Path, mark: Mapping[str, Any]) -> str:
+def _incomplete(folder: Place, mark: Mapping[str, Any]) -> str:
     """Say why a store is refused."""
     if mark.get("state") == "building":
         return (
@@ -166,7 +186,7 @@ def _is_consolidated(objects: Objects, root: bytes | None) -> bool:
 
 
 def _arranged(
-    cube: xr.Dataset, folder: Path, mark: Mapping[str, Any], chunks: Literal["auto"] | Mapping[str, int]
+    cube: xr.Dataset, folder: Place, mark: Mapping[str, Any], chunks: Literal["auto"] | Mapping[str, int]
 ) -> xr.Dataset:
     """Make large variables lazy, load small ones, and leave out what the store itself added."""
     plan = mark["plan"] if mark.get("state") == "complete" else None
@@ -180,11 +200,12 @@ def _arranged(
     for name in set(cube.variables) - set(large):
         cube.variables[name].load()
     cube.attrs = user_attributes(cube.attrs)
+    cube.encoding["source"] = str(folder)  # where xarray notes it too; cubekit.why looks there
     return cube
 
 
 def _lazy(
-    folder: Path, name: str, variable: xr.Variable, plan: str | None, sides: Mapping[str, int]
+    folder: Place, name: str, variable: xr.Variable, plan: str | None, sides: Mapping[str, int]
 ) -> xr.Variable:
     """Return a variable that is read block by block."""
     steps = zip(variable.dims, variable.shape, _object(variable), strict=True)

@@ -10,11 +10,11 @@ import numpy as np
 import xarray as xr
 import zarr
 from dask.base import compute
-from zarr.abc.store import Store
 
 from cubekit.errors import StoreError
+from cubekit.store.encode import Encoder
 from cubekit.store.layout import ArrayLayout, Layout, grain
-from cubekit.store.objects import Digest, WriteView
+from cubekit.store.objects import Digest, Objects
 from cubekit.typing import Array
 
 SPLIT = ("time", "y", "x")
@@ -55,7 +55,7 @@ class Region:
 class Task:
     """What a worker needs to fill a region."""
 
-    store: Store
+    objects: Objects
     region: Region
     blocks: tuple[tuple[ArrayLayout, Any], ...]
     """Variables with the lazy arrays of their windows."""
@@ -135,12 +135,12 @@ def region_keys(region: Region, layout: Layout) -> list[str]:
     return [key for array in layout.arrays for key in region.keys(array)]
 
 
-def task_of(store: Store, region: Region, layout: Layout, lazy: Mapping[str, Any]) -> Task:
+def task_of(objects: Objects, region: Region, layout: Layout, lazy: Mapping[str, Any]) -> Task:
     """Return what a worker needs to fill a region.
 
     Parameters
     ----------
-    store : zarr.abc.store.Store
+    objects : Objects
         Where to write.
     region : Region
         What to write.
@@ -156,7 +156,7 @@ def task_of(store: Store, region: Region, layout: Layout, lazy: Mapping[str, Any
     """
     windows = [(array, region.window(array)) for array in layout.arrays]
     blocks = tuple((array, lazy[array.name][window]) for array, window in windows if window is not None)
-    return Task(store=store, region=region, blocks=blocks)
+    return Task(objects=objects, region=region, blocks=blocks)
 
 
 def computations(chunks: Mapping[Any, tuple[int, ...]], sides: Mapping[str, int]) -> float:
@@ -205,22 +205,20 @@ def fill(task: Task, **how: Any) -> dict[str, Digest]:
         pass through.
     """
     values = list(compute(*(block for _, block in task.blocks), **how))  # type: ignore[no-untyped-call]
-    view = WriteView(task.store)
+    objects, written = task.objects, dict[str, Digest]()
     for array, _ in task.blocks:
         window = task.region.window(array) or ()
         block = _checked(np.asarray(values.pop(0)), array, window)
         try:
-            opened = zarr.open_array(view, path=array.name, mode="r+")
-            opened.with_config({"write_empty_chunks": True})[window] = block
+            encoder = Encoder(array, zarr.open_array(objects.store, path=array.name, mode="r"))
+            for key, data in zip(task.region.keys(array), encoder.objects(block), strict=True):
+                written[key] = objects.write(key, data, durable=False)
         except OSError as error:
             raise StoreError(
-                f"Cannot write {array.name}, {task.region}, to {task.store}: {error.strerror or error}. "
+                f"Cannot write {array.name}, {task.region}, to {objects}: {error.strerror or error}. "
                 "Finished regions are kept: make room, or permit writing, and run write again."
             ) from error
-    expected = {key for array, _ in task.blocks for key in task.region.keys(array)}
-    if expected != view.written.keys():
-        raise StoreError(f"Region {task.region} wrote {sorted(view.written)}, expected {sorted(expected)}.")
-    return view.written
+    return written
 
 
 def _checked(block: Array, array: ArrayLayout, window: tuple[slice, ...]) -> Array:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from math import prod
+from math import ceil, prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,6 +31,9 @@ KINDS = frozenset(
 LARGEST_CHUNK = 4 << 30
 """Bytes that decoding one chunk may take."""
 
+MOST_CHUNKS = 1 << 22
+"""Chunks in one shard: its index is read whole."""
+
 _MOST_DIMENSIONS = 8
 _V3 = 3
 
@@ -54,11 +57,11 @@ def check_trusted(objects: Objects, where: str, *, every: bool = False) -> None:
     StoreError
         If the metadata is not JSON, or not as Zarr wants it.
     """
-    found = False
+    found = None  # whether the document that readers begin with holds all others
     for top in (ROOT, ".zmetadata"):
         document = _parsed(objects, top, where)
         inside = document if top == ".zmetadata" else document.get("consolidated_metadata") or {}
-        found |= bool(inside)
+        found = bool(inside) if document and found is None else found
         for key, content in inside.get("metadata", {}).items():
             check_document(key, content, where)
         check_document(top, document, where)
@@ -124,9 +127,16 @@ def _check_v3(document: Mapping[str, Any], name: str) -> tuple[list[int], int]:
         configuration = {} if isinstance(codec, str) else codec.get("configuration") or {}
         codecs += [*configuration.get("codecs", []), *configuration.get("index_codecs", [])]
         if label == "sharding_indexed":
+            parts = prod(
+                ceil(whole / part) for whole, part in zip(chunk, configuration["chunk_shape"], strict=True)
+            )
+            if parts > MOST_CHUNKS:
+                raise SecurityError(f"{name}: {parts} chunks in one shard are not accepted.")
             chunk = configuration["chunk_shape"]
     digits = "".join(letter for letter in str(kind) if letter.isdigit())
-    return chunk, max(1, int(digits or 64) // 8)
+    given = document["data_type"]
+    length = given.get("configuration", {}).get("length_bytes", 0) if isinstance(given, Mapping) else 0
+    return chunk, max(1, int(digits or 64) // 8, int(length))
 
 
 def _check_v2(document: Mapping[str, Any], name: str) -> tuple[list[int], int]:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import zarr
@@ -15,8 +14,8 @@ from cubekit.errors import SecurityError, StoreError
 from cubekit.progress import progress as bar
 from cubekit.store.ledger import LEDGER, read_ledger, summed
 from cubekit.store.mark import read_mark
-from cubekit.store.objects import PARTIAL, ROOT, SIDE, Digest, Objects
-from cubekit.store.place import local, no_store
+from cubekit.store.objects import PARTIAL, ROOT, Digest, Objects
+from cubekit.store.place import Place, begun, beside, no_store, objects_at, place_of
 from cubekit.store.plan import PLAN, digest_of
 from cubekit.store.trust import check_document
 from cubekit.typing import StrPath
@@ -65,7 +64,12 @@ class VerifyReport:
         return "\n".join(lines)
 
 
-def verify(path: StrPath, *, progress: bool | None = None) -> VerifyReport:
+def verify(
+    path: StrPath | Place,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> VerifyReport:
     """Check a store: every object there, every object as it was written.
 
     Objects are read and compared with the digests taken when they were written. Where the ledger of digests
@@ -75,9 +79,11 @@ def verify(path: StrPath, *, progress: bool | None = None) -> VerifyReport:
     Parameters
     ----------
     path : path-like
-        Local folder.
+        Local folder, or address in an object store.
     progress : bool, optional
         Whether to draw a bar. Default: where standard error is a terminal.
+    storage_options : mapping, optional
+        How to reach an object store; see `write`.
 
     Returns
     -------
@@ -90,11 +96,13 @@ def verify(path: StrPath, *, progress: bool | None = None) -> VerifyReport:
     StoreError
         If there is no store.
     """
-    folder = local(path)
-    objects = Objects.at(folder)
+    folder = place_of(path, storage_options)
+    objects = objects_at(folder)
     if all(objects.size(key) is None for key in (ROOT, PLAN, ".zgroup", ".zmetadata")):
         raise StoreError(no_store(folder))
     mark, damaged = _root(objects, folder)
+    if mark.get("state") == "moved":  # the successor is finished and being copied here
+        return verify(beside(folder, "next"), progress=progress)
     plan, digests = read_ledger(objects)
     if mark.get("state") == "complete":
         damaged += _side_damage(objects, mark, plan, digests)
@@ -122,11 +130,11 @@ def verify(path: StrPath, *, progress: bool | None = None) -> VerifyReport:
     )
 
 
-def _root(objects: Objects, folder: Path) -> tuple[dict[str, Any], list[str]]:
+def _root(objects: Objects, folder: Place) -> tuple[dict[str, Any], list[str]]:
     """Read the mark; a root document that is damaged, or missing in a store of ours, is the first finding."""
     root = objects.read(ROOT)
     if root is None:
-        return ({"state": "building"}, [ROOT]) if (folder / SIDE).is_dir() else ({}, [])
+        return ({"state": "building"}, [ROOT]) if begun(folder) else ({}, [])
     try:
         return read_mark(root, str(folder)), []
     except StoreError:
@@ -174,7 +182,7 @@ def _decode_others(
 def _opened(objects: Objects, key: str) -> Any:
     """Open an array, or a group, by the key of its metadata; None where that is damaged."""
     try:
-        check_document(key, json.loads(objects.read(key) or b""), str(objects.root))
+        check_document(key, json.loads(objects.read(key) or b""), str(objects))
         return zarr.open(objects.store, path=key.rpartition("/")[0], mode="r")
     except SecurityError:
         raise

@@ -6,7 +6,10 @@ import cubekit
 from cubekit.cli import main
 from cubekit.errors import MissingDependencyError
 
-COMMANDS = ["search", "plan", "build", "info", "verify", "train", "predict", "export", "run", "demo"]
+COMMANDS = [
+    *("search", "plan", "build", "info", "rechunk", "verify"),
+    *("train", "predict", "export", "run", "demo"),
+]
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

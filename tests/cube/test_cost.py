@@ -222,7 +222,7 @@ def test_the_command_takes_what_build_takes(
     sample_archive: SampleArchive, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours, theirs = (set(inspect.signature(f).parameters) for f in (plan_command, build))
-    assert theirs - ours == {"out", "layout", "overwrite"}
+    assert theirs - ours == {"out", "layout", "overwrite", "append"}
     options = ["--bands", "red,nir", "--mask", "clouds", "--every", "1MS", "--fill", "linear"]
     assert main(["--quiet", "plan", str(sample_archive.items), *options, "--memory", "4GB"]) == 0
     shown = capsys.readouterr().out

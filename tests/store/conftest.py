@@ -1,8 +1,10 @@
 """Small cubes on a real grid, and a digest of everything in a store."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 import numpy as np
 import odc.geo.xr
@@ -52,6 +54,15 @@ def make_cube() -> CubeMaker:
         return cube if chunk is None else cube.chunk({"y": chunk, "x": chunk})
 
     return make
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """Return an empty folder in memory where there is one: disks take milliseconds to sync a file."""
+    memory = Path("/dev/shm")  # noqa: S108
+    folder = Path(mkdtemp(prefix="cubekit-", dir=memory if memory.is_dir() else None))
+    yield folder
+    rmtree(folder)
 
 
 def tree_digest(folder: Path) -> str:

@@ -99,6 +99,42 @@ def foreign(path: Path, **change: Any) -> Objects:
         ({"shape": [2**40, 2**40], "chunk_grid": {"configuration": {"chunk_shape": [2**20, 2**20]}}}, "GB"),
         ({"shape": [8] * 9, "chunk_grid": {"configuration": {"chunk_shape": [4] * 9}}}, "shape"),
         ({"chunk_grid": {"configuration": {"chunk_shape": [0, 4]}}}, "chunks"),
+        (
+            {
+                "shape": [2**40, 8],
+                "chunk_grid": {"configuration": {"chunk_shape": [2**40, 4]}},
+                "codecs": [
+                    {
+                        "name": "sharding_indexed",
+                        "configuration": {
+                            "chunk_shape": [4, 4],
+                            "codecs": ["bytes"],
+                            "index_codecs": ["bytes"],
+                        },
+                    }
+                ],
+            },
+            "chunks in one shard",
+        ),
+        (
+            {"data_type": {"name": "null_terminated_bytes", "configuration": {"length_bytes": 2**40}}},
+            "one chunk takes",
+        ),
+        (
+            {
+                "codecs": [
+                    {
+                        "name": "sharding_indexed",
+                        "configuration": {
+                            "chunk_shape": [4, 4],
+                            "codecs": ["bytes"],
+                            "index_codecs": ["numcodecs.pickle"],
+                        },
+                    }
+                ]
+            },
+            "codec 'numcodecs.pickle'",
+        ),
     ],
 )
 def test_dangerous_v3_metadata_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -116,6 +152,10 @@ def test_dangerous_v3_metadata_is_refused(change: dict[str, Any], message: str, 
         ({"dtype": "|O", "filters": []}, "type '|O'"),
         ({"dtype": [["a", "<i4"]]}, "type"),
         ({"compressor": {"id": "msgpack2"}}, "codec 'msgpack2'"),
+        ({"dtype": "|O", "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}]}, "codec 'pickle'"),
+        ({"dtype": "|O", "filters": [{"id": "vlen-bytes"}]}, "codec 'vlen-bytes'"),
+        ({"dtype": "|S1099511627776"}, "one chunk takes"),
+        ({"chunks": [2**40]}, "one chunk takes"),
     ],
 )
 def test_dangerous_v2_metadata_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -139,6 +179,36 @@ def test_names_that_lead_out_are_refused(tmp_path: Path) -> None:
     }
     objects.write("zarr.json", json.dumps(root).encode())
     with pytest.raises(SecurityError, match="must not lead out"):
+        open_store(tmp_path / "f.zarr", allow_incomplete=True)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_links_that_lead_out_are_refused(whole: bool, make_cube: CubeMaker, tmp_path: Path) -> None:  # noqa: FBT001
+    path = tmp_path / "a.zarr"
+    if whole:
+        write(make_cube(), path, layout={"y": 32, "x": 32})
+    else:
+        xr.Dataset({"data": (("y", "x"), np.zeros((32, 32)))}).to_zarr(
+            path, encoding={"data": {"compressors": None}}, consolidated=False
+        )
+    (tmp_path / "secret").write_bytes(b"password" * 1024)
+    chunk = next(found for found in (path / "data/c").rglob("*") if found.is_file())
+    chunk.unlink()
+    chunk.symlink_to(tmp_path / "secret")
+    with pytest.raises(SecurityError, match="leads out of the store"):
+        open_store(path, allow_incomplete=not whole)["data"].load()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_one_metadata_document_does_not_vouch_for_another(version: Any, tmp_path: Path) -> None:
+    """A harmless document of the other version, or of another array, must not spare the one that is read."""
+    objects = foreign(tmp_path / "f.zarr", data_type="object")
+    harmless = {"zarr_consolidated_format": 1, "metadata": {".zgroup": {"zarr_format": 2}}}
+    if version == 2:
+        objects.write(".zmetadata", json.dumps(harmless).encode())
+    else:
+        objects.write(".zgroup", json.dumps({"zarr_format": 2}).encode())
+    with pytest.raises(SecurityError, match="type 'object'"):
         open_store(tmp_path / "f.zarr", allow_incomplete=True)
 
 

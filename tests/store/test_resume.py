@@ -36,10 +36,10 @@ def writer(folder: Path, seed: int = 0) -> Iterator[Say]:
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def say(command: str, number: float = 0, *, overwrite: bool = False) -> str:
+        def say(command: str, number: float = 0, *, overwrite: bool = False, append: bool = False) -> str:
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(f"{command} {number} {int(overwrite)}\n")
+            process.stdin.write(f"{command} {number} {2 if append else int(overwrite)}\n")
             process.stdin.flush()
             return process.stdout.readline().strip()
 
@@ -71,51 +71,51 @@ def refused_or_whole(path: Path) -> bool:
 
 @pytest.mark.slow
 def test_killed_at_every_stage_and_resumed_is_byte_equal(
-    undisturbed: tuple[str, int], tmp_path: Path, digest: Digest
+    undisturbed: tuple[str, int], memory_path: Path, digest: Digest
 ) -> None:
     expected, operations = undisturbed
     assert operations > 60
     steps = sorted(np.random.default_rng(1).choice(range(1, operations + 1), 10, replace=False))
-    with writer(tmp_path) as say:
+    with writer(memory_path) as say:
         for step in steps:
             if say("step", step) == "killed":
-                assert not refused_or_whole(tmp_path / "a.zarr") or verify(tmp_path / "a.zarr").ok
+                assert not refused_or_whole(memory_path / "a.zarr") or verify(memory_path / "a.zarr").ok
                 assert say("whole").startswith("done")
-            assert digest(tmp_path / "a.zarr") == expected, f"killed before operation {step}"
-            assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
-            rmtree(tmp_path / "a.zarr")
+            assert digest(memory_path / "a.zarr") == expected, f"killed before operation {step}"
+            assert [path.name for path in memory_path.iterdir()] == ["a.zarr"]
+            rmtree(memory_path / "a.zarr")
 
 
 @pytest.mark.slow
 def test_killed_again_and_again_is_byte_equal(
-    undisturbed: tuple[str, int], tmp_path: Path, digest: Digest
+    undisturbed: tuple[str, int], memory_path: Path, digest: Digest
 ) -> None:
     moments = np.random.default_rng(2)
     killed = 0
-    with writer(tmp_path) as say:
-        for _ in range(40):
-            answer = say("after", moments.uniform(0.02, 0.5))
+    with writer(memory_path) as say:
+        for late in np.arange(40) / 100:  # ever later, as nobody knows how fast the machine is
+            answer = say("after", moments.uniform(0.01, 0.02) + late)
             killed += answer == "killed"
             if answer != "killed":
                 break
-            refused_or_whole(tmp_path / "a.zarr")
+            refused_or_whole(memory_path / "a.zarr")
         answer = say("whole")
     assert killed >= 3
     assert answer.startswith("done"), answer
-    assert digest(tmp_path / "a.zarr") == undisturbed[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+    assert digest(memory_path / "a.zarr") == undisturbed[0]
+    assert [path.name for path in memory_path.iterdir()] == ["a.zarr"]
 
 
 @pytest.mark.slow
 def test_a_killed_replacement_keeps_the_old_cube_or_has_the_new(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, digest: Digest
+    memory_path: Path, tmp_path_factory: pytest.TempPathFactory, digest: Digest
 ) -> None:
-    path, kept = tmp_path / "a.zarr", tmp_path_factory.mktemp("old") / "a.zarr"
-    with writer(tmp_path, seed=2) as say:
+    path, kept = memory_path / "a.zarr", tmp_path_factory.mktemp("old") / "a.zarr"
+    with writer(memory_path, seed=2) as say:
         assert say("whole").startswith("done")
     copytree(path, kept)
     old, seen = digest(path), set()
-    with writer(tmp_path, seed=1) as say:
+    with writer(memory_path, seed=1) as say:
         operations = int(say("whole", overwrite=True).split()[1])
         new = digest(path)
         for step in [
@@ -135,8 +135,53 @@ def test_a_killed_replacement_keeps_the_old_cube_or_has_the_new(
             if answer == "killed":
                 assert say("whole", overwrite=True).startswith("done")
             assert digest(path) == new
-            assert [found.name for found in tmp_path.iterdir()] == ["a.zarr"]
+            assert [found.name for found in memory_path.iterdir()] == ["a.zarr"]
     assert seen == {old, new}
+
+
+@pytest.mark.slow
+def test_a_killed_append_keeps_the_old_cube_until_it_has_the_new(
+    memory_path: Path, tmp_path_factory: pytest.TempPathFactory, digest: Digest
+) -> None:
+    """Ten seeded moments, operations around the swap among them: always whole, always resumed."""
+    path, kept = memory_path / "a.zarr", tmp_path_factory.mktemp("old") / "a.zarr"
+    seen = set()
+    draw = np.random.default_rng(6)
+    with writer(memory_path) as say:
+        assert say("whole").startswith("done")
+        copytree(path, kept)
+        old = digest(path)
+        operations = int(say("whole", append=True).split()[1])
+        new = digest(path)
+        steps = [("step", n) for n in draw.choice(range(1, operations), 5, replace=False)]
+        steps += [("step", n) for n in range(operations - 6, operations, 2)]
+        for command, number in [*steps, *(("after", n) for n in draw.uniform(0.02, 0.4, 2))]:
+            rmtree(path)
+            copytree(kept, path)
+            killed = say(command, number, append=True) == "killed"
+            seen.add(digest(path))
+            assert seen <= {old, new}, f"{command} {number}"
+            open_store(path).load()
+            assert not killed or say("whole", append=True).startswith("done")
+            assert digest(path) == new
+            assert [found.name for found in memory_path.iterdir()] == ["a.zarr"]
+    assert seen == {old, new}
+    assert verify(path).ok
+
+
+@pytest.mark.slow
+def test_a_killed_append_is_forgotten_by_another_one(memory_path: Path, digest: Digest) -> None:
+    with writer(memory_path) as say:
+        assert say("whole").startswith("done")
+        old = digest(memory_path / "a.zarr")
+        assert say("step", 60, append=True) == "killed"
+    assert digest(memory_path / "a.zarr") == old
+    with writer(memory_path, seed=4) as say:
+        assert "done" in say("whole", append=True)
+    stored = open_store(memory_path / "a.zarr")
+    expected = np.random.default_rng(14).integers(0, 5000, (2, 2, 120, 160)).astype("uint16")
+    np.testing.assert_array_equal(stored["data"][[2, 4]], expected)
+    assert [path.name for path in memory_path.iterdir()] == ["a.zarr"]
 
 
 def test_a_half_written_store_is_refused_and_says_what_to_do(

@@ -58,7 +58,7 @@ def test_truncated_objects_are_named(store: Path, keep: int) -> None:
 def test_every_flipped_bit_is_found_and_named(store: Path) -> None:
     draw = np.random.default_rng(4)
     files = sorted(path for path in store.rglob("*") if path.is_file() and "plan.json" not in path.name)
-    for _ in range(400):
+    for _ in range(200):
         path = files[draw.integers(len(files))]
         bit = int(draw.integers(path.stat().st_size * 8))
         flip(path, bit)
