@@ -13,8 +13,9 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 import cubekit
-from cubekit.cli import build, main
-from cubekit.cli import plan as plan_command
+from cubekit.cli import main
+from cubekit.cli.scenes import build
+from cubekit.cli.scenes import plan as plan_command
 from cubekit.cube import reader
 from cubekit.cube.composite import composite
 from cubekit.cube.cost import Cost, plan

@@ -19,8 +19,9 @@ pytestmark = pytest.mark.torch
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     """Leave no test network behind."""
+    before = set(_REGISTERED)
     yield
-    for name in set(_REGISTERED) - set(_SHIPPED):
+    for name in set(_REGISTERED) - set(_SHIPPED) - before:
         del _REGISTERED[name]
 
 

@@ -4,7 +4,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from cubekit import cli, specs
+from cubekit import specs
+from cubekit.cli import options
 from cubekit.cube.composite import How
 from cubekit.cube.fill import Fill
 from cubekit.errors import PipelineError, UnknownNameError
@@ -69,8 +70,8 @@ def test_files_and_the_command_line_know_every_way_that_the_functions_know(tmp_p
     assert spec.cube.composite is not None
     assert (spec.cube.composite.how, spec.cube.fill_limit, spec.cube.dilate) == ("medoid", 60, "60 m")
     assert get_args(type(spec.cube.composite).model_fields["how"].annotation) == get_args(How)
-    assert [how.value for how in cli.How] == list(get_args(How))
-    assert [fill.value for fill in cli.Fill] == list(get_args(Fill))
+    assert [how.value for how in options.How] == list(get_args(How))
+    assert [fill.value for fill in options.Fill] == list(get_args(Fill))
     assert get_args(get_args(type(spec.cube).model_fields["fill"].annotation)[0]) == get_args(Fill)
 
 

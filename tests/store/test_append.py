@@ -11,7 +11,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 import cubekit
-from cubekit.cube.reader import read_onto
+from cubekit.cube.reader import read_values
 from cubekit.errors import IncompleteStoreError, OptionError, StoreError
 from cubekit.sources.items import Items
 from cubekit.store import place
@@ -341,9 +341,9 @@ def test_a_growing_search_reads_only_new_scenes(
 
     def noted(source: object, *arguments: object, **options: object) -> object:
         read.add(source.item)  # type: ignore[attr-defined]
-        return read_onto(source, *arguments, **options)  # type: ignore[arg-type]
+        return read_values(source, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cubekit.cube.load.read_onto", noted)
+    monkeypatch.setattr("cubekit.cube.ahead.read_values", noted)
     result = append(items[:12], memory_path / "a.zarr")  # items: opened with the options of the store
     assert read == {item.id for item in items[8:12]}
     np.testing.assert_array_equal(result["data"], opened(items[:12], box)["data"])

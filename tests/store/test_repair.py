@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 
 import cubekit
 from cubekit.cli import main
-from cubekit.cube.reader import read_onto
+from cubekit.cube.reader import read_values
 from cubekit.sources.items import Items
 from cubekit.store.append import append
 from cubekit.store.repair import repair
@@ -81,10 +81,10 @@ def test_only_the_scenes_of_what_is_damaged_are_read(
 
     def noted(source: object, *arguments: object, **options: object) -> object:
         read.add(source.item)  # type: ignore[attr-defined]
-        return read_onto(source, *arguments, **options)  # type: ignore[arg-type]
+        return read_values(source, *arguments, **options)  # type: ignore[arg-type]
 
     (store / "data/c/2/0/0/0").unlink()  # the fifth date alone
-    monkeypatch.setattr("cubekit.cube.load.read_onto", noted)
+    monkeypatch.setattr("cubekit.cube.ahead.read_values", noted)
     assert repair(store).ok
     assert read <= {item.id for item in items[8:]}
     assert read

@@ -1,0 +1,238 @@
+"""Commands from a cube to a map: train, compare, predict, smooth, export."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import cubekit
+from cubekit.cli.app import app
+from cubekit.cli.options import (
+    By,
+    OutOption,
+    PluginOption,
+    SetOption,
+    settings_of,
+    words,
+)
+from cubekit.errors import (
+    OptionError,
+)
+
+
+def _import_plugins(names: list[str] | None) -> None:
+    """Import the user's own modules, which register networks."""
+    from importlib import import_module
+
+    for name in names or []:
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name.partition(".")[0]:
+                raise
+            raise OptionError(f"--plugin {name!r}: there is no such module in {Path.cwd()}.") from error
+        finally:
+            sys.path.pop(0)
+
+
+@app.command()
+def train(  # noqa: PLR0913
+    cube: Annotated[Path, typer.Argument(help="A store made by *build*.")],
+    *,
+    labels: Annotated[str, typer.Option(help="Polygons, points or a raster of codes.")],
+    out: OutOption,
+    column: Annotated[str, typer.Option(help="Column that holds the class.")] = "class",
+    inward: Annotated[float, typer.Option(help="Shrink polygons by so many metres.")] = 0.0,
+    network: Annotated[str, typer.Option(help="Name of the network.")] = "tempcnn",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training samples.")] = 20,
+    batch: Annotated[int, typer.Option(min=2, help="Samples per step of training.")] = 256,
+    by: Annotated[
+        By, typer.Option(help="What stays together in one part: blocks of land, groups (polygons), nothing.")
+    ] = By.BLOCKS,
+    buffer: Annotated[float, typer.Option(help="Metres between training and other samples.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of split, weights and order.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any other argument of cubekit.fit, such as schedule=cosine.", metavar="NAME=VALUE"
+        ),
+    ] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Train a network on labelled pixels of a cube; after Ctrl-C or a crash the same command goes on.
+
+    Prints the scores on the test samples beside those of the baselines, and how honest the probabilities are.
+    """
+    from cubekit.pipeline.training import save_with_curves, tell_scores
+    from cubekit.training.bundle import model_folder
+    from cubekit.training.checks import check_fit_options, check_network
+
+    _import_plugins(plugin)
+    opened = cubekit.open(cube)
+    check_network(network)  # a slip of the pen costs seconds, not a training
+    options = check_fit_options(settings_of(settings or []), taken=("epochs", "batch", "seed", "out"))
+    model_folder(out)
+    table = cubekit.load_labels(labels, opened, column=column, inward=inward)
+    fitting, valid, test = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=seed)
+    model = cubekit.fit(network, fitting, valid, epochs=epochs, batch=batch, seed=seed, out=out, **options)
+    save_with_curves(model, out)
+    print(tell_scores(model, fitting, test, seed=seed))
+    print(f"saved to {out}")
+
+
+@app.command()
+def compare(  # noqa: PLR0913
+    cube: Annotated[Path, typer.Argument(help="A store made by *build*.")],
+    networks: Annotated[list[str], typer.Argument(help="Names of networks, or folders of saved models.")],
+    *,
+    labels: Annotated[str, typer.Option(help="Polygons, points or a raster of codes.")],
+    out: OutOption,
+    column: Annotated[str, typer.Option(help="Column that holds the class.")] = "class",
+    inward: Annotated[float, typer.Option(help="Shrink polygons by so many metres.")] = 0.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training samples.")] = 20,
+    batch: Annotated[int, typer.Option(min=2, help="Samples per step of training.")] = 256,
+    by: Annotated[By, typer.Option(help="What stays together in one part of the split.")] = By.BLOCKS,
+    buffer: Annotated[float, typer.Option(help="Metres between training and other samples.")] = 0.0,
+    seeds: Annotated[str, typer.Option(help="Seeds of the trainings; the first also of the split.")] = "0",
+    plugin: PluginOption = None,
+) -> None:
+    """Train several networks on the same split and seeds; one table and one figure, baselines included."""
+    from cubekit.training.checks import check_network
+
+    _import_plugins(plugin)
+    try:
+        dice = [int(part) for part in words(seeds) or []]
+    except ValueError as error:
+        raise OptionError(f"--seeds {seeds!r} should be whole numbers with commas between.") from error
+    opened = cubekit.open(cube)
+    contestants: list[Any] = []
+    for name in networks:
+        if (Path(name) / "model.json").is_file():
+            contestants.append(cubekit.load_model(name))
+        else:
+            check_network(name)
+            contestants.append(name)
+    table = cubekit.load_labels(labels, opened, column=column, inward=inward)
+    parts = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=dice[0])
+    shared = {"epochs": epochs, "batch": batch}
+    print(cubekit.compare(contestants, *parts, seeds=dice, settings=shared, out=out).table())
+    print(f"saved to {out}")
+
+
+@app.command("import-weights")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A .pt or .pth file of another program.")],
+    *,
+    network: Annotated[str, typer.Option(help="Name of the network that the weights are of.")],
+    out: OutOption,
+    settings: SetOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Read foreign weights without running code, show which tensor goes where, and save them as safetensors.
+
+    Give the network's arguments with --set, as in --set bands=6. Start a training from the result with
+    weights= of cubekit.fit, or --set weights=FILE of *train*.
+    """
+    from safetensors.torch import save_file
+
+    from cubekit.training.exchange import import_weights as read_foreign
+
+    _import_plugins(plugin)
+    if out.suffix != ".safetensors":
+        raise OptionError(f"--out {str(out)!r} should end in .safetensors.")
+    found = read_foreign(file, network, arguments=settings_of(settings or []))
+    state = {name: value.contiguous() for name, value in found.network.state_dict().items()}
+    width = max(map(len, found.names))
+    for name, own in found.names.items():
+        print(f"{name:<{width}}  ->  {own}  {tuple(state[own].shape)}")
+    save_file(state, out)
+    print(f"saved {len(found.names)} tensors to {out}")
+
+
+@app.command()
+def predict(  # noqa: PLR0913
+    model: Annotated[Path, typer.Argument(help="A saved model.")],
+    cube: Annotated[Path, typer.Argument(help="A store with the bands and dates the model was trained on.")],
+    *,
+    out: OutOption,
+    member: Annotated[
+        list[Path] | None, typer.Option(help="Another saved model, several times: their average is taken.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="threads, processes, or the address of a Dask scheduler.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="How many blocks at a time.")] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output", help="Layer, several times: class, probability, entropy, margin, fractions, value."
+        ),
+    ] = None,
+    tile: Annotated[int | None, typer.Option(min=1, help="Pixels a side of one task's block.")] = None,
+    passes: Annotated[int, typer.Option(min=0, help="Networks to draw for Monte-Carlo dropout.")] = 0,
+    turning: Annotated[
+        str, typer.Option(help="Average over mirror images: none, flips, rotations.")
+    ] = "none",
+    preview: Annotated[
+        Path | None, typer.Option(help="Picture (.png), refreshed while the map is made.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace another prediction once the new one is whole.")
+    ] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Predict a whole cube with Dask; running it again finishes an interrupted run."""
+    _import_plugins(plugin)
+    loaded = [cubekit.load_model(folder) for folder in (model, *(member or []))]
+    opened = cubekit.open(cube)
+    options: dict[str, Any] = {"outputs": outputs, "tile": tile, "passes": passes, "turning": turning}
+    cost = cubekit.plan_prediction(loaded, opened, workers=workers, **options)
+    print(cost, file=sys.stderr)
+    made = cubekit.predict(
+        loaded,
+        opened,
+        out=out,
+        **options,
+        scheduler=scheduler,
+        workers=workers,
+        overwrite=overwrite,
+        preview=preview,
+    )
+    print(made)
+
+
+@app.command()
+def smooth(
+    store: Annotated[Path, typer.Argument(help="A prediction with class and probability.")],
+    *,
+    out: OutOption,
+    method: Annotated[str, typer.Option(help="bayes, majority, or none.")] = "bayes",
+    size: Annotated[int, typer.Option(min=3, help="Pixels a side of the neighbourhood; odd.")] = 7,
+    smoothness: Annotated[float, typer.Option(help="Prior variance of logits: larger is smoother.")] = 20.0,
+    share: Annotated[float, typer.Option(help="Share of the neighbours that is heard.")] = 0.5,
+    sieve: Annotated[int, typer.Option(min=0, help="Merge patches of fewer pixels.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace what lies there once the new map is whole.")
+    ] = False,
+) -> None:
+    """Take specks out of a class map."""
+    wanted: Any = None if method == "none" else method
+    made = cubekit.smooth(
+        cubekit.open(store), method=wanted, size=size, smoothness=smoothness, share=share, sieve=sieve
+    )
+    print(cubekit.write(made, out, layout="maps", overwrite=overwrite))
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="A cube or a prediction.")],
+    out: Annotated[Path, typer.Argument(help="Target; the ending says the form: .tif .png .zarr .json.")],
+    *,
+    variable: Annotated[str | None, typer.Option(help="Which variable; default the main one.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what lies there.")] = False,
+) -> None:
+    """Write a cube or prediction as COG, picture, Zarr or STAC item."""
+    cubekit.export(cubekit.open(store), out, variable=variable, overwrite=overwrite)
+    print(f"wrote {out}")
