@@ -12,8 +12,11 @@ import lazy_loader
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cubekit.batching.augment import Augmentation
     from cubekit.batching.folds import folds
     from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.patches import PatchPlan
+    from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
     from cubekit.batching.split import split
     from cubekit.batching.torch import batches
@@ -56,7 +59,10 @@ _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "batching.normalise": ["fit_normalisation"],
+        "batching.augment": ["Augmentation"],
         "batching.folds": ["folds"],
+        "batching.patches": ["PatchPlan"],
+        "batching.pixels": ["PixelPlan"],
         "batching.series": ["read_series"],
         "batching.split": ["split"],
         "batching.torch": ["batches"],
@@ -98,7 +104,10 @@ _load, _, _ = lazy_loader.attach(
 )
 
 __all__ = [
+    "Augmentation",
     "CubekitError",
+    "PatchPlan",
+    "PixelPlan",
     "add_indices",
     "add_overviews",
     "append",

@@ -108,6 +108,28 @@ class Items(Sequence[pystac.Item]):
             }
         return tuple(found)
 
+    def by_crs(self) -> "dict[str, Items]":
+        """Part the scenes by the CRS of their files, such as UTM zones.
+
+        Returns
+        -------
+        dict
+            Items by CRS, sorted; scenes that do not say theirs are under ``""``.
+
+        Examples
+        --------
+        One cube for each zone on its own pixels, side by side:
+
+        >>> zones = {crs: open_cube(part) for crs, part in items.by_crs().items()}  # doctest: +SKIP
+        >>> tree = xarray.DataTree.from_dict(zones)  # doctest: +SKIP
+        """
+        parts: dict[str, list[pystac.Item]] = {}
+        for scene in self.scenes:
+            fields = [scene.properties, *(asset.extra_fields for asset in scene.assets.values())]
+            named = (each.get("proj:code") or each.get("proj:wkt2") for each in fields)
+            parts.setdefault(next((str(crs) for crs in named if crs), ""), []).append(scene)
+        return {crs: replace(self, scenes=tuple(parts[crs])) for crs in sorted(parts)}
+
     def asset(self, scene: pystac.Item, band: str) -> pystac.Asset | None:
         """Return the asset of a scene that holds a band.
 

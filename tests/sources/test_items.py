@@ -11,6 +11,7 @@ import pystac
 import pytest
 import rasterio
 import shapely
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -338,3 +339,21 @@ def test_saved_items_can_be_read_by_others_and_make_their_folder(tmp_path: Path)
     assert [path.name for path in target.parent.iterdir()] == ["items.json"]
     with pytest.raises(SourceError, match="Cannot write"):
         open_items([]).save(target / "x.json")
+
+
+@pytest.mark.shared
+def test_scenes_of_three_zones_become_a_tree_of_cubes(shared: Path) -> None:
+    import cubekit
+
+    items = open_items(shared / "data/stac/earth_search_v1/100-sentinel-2-items.parquet")
+    zones = items.by_crs()
+    assert {crs: len(part) for crs, part in zones.items()} == {
+        "EPSG:32612": 21, "EPSG:32613": 69, "EPSG:32614": 10,
+    }  # fmt: skip
+    tree = xr.DataTree.from_dict(
+        {crs: cubekit.open_cube(part[:2], bands=["B04"]) for crs, part in zones.items()}
+    )
+    for crs in zones:
+        cube = tree[crs].to_dataset()
+        assert str(cube.odc.geobox.crs) == crs
+        assert abs(cube.odc.geobox.resolution.x) == 10  # on its own pixels

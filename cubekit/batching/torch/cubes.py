@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import xarray as xr
+from dask.base import tokenize
 from torch.utils.data import DataLoader, get_worker_info
 
 from cubekit.batching.buffers import Buffers
@@ -19,8 +22,9 @@ from cubekit.batching.plan import Plan
 from cubekit.batching.schedule import share_out
 from cubekit.batching.stream import BlockStream, Shard
 from cubekit.batching.torch.shared import Batch, SharedStream, check_identity
-from cubekit.cube.contract import Encoding
+from cubekit.cube.contract import MAIN, Encoding, geobox_of
 from cubekit.errors import OptionError
+from cubekit.labels import ClassTable
 from cubekit.typing import Array, IntArray
 
 _PREFETCH = 2  # batches made ahead
@@ -57,10 +61,18 @@ class CubeStream(SharedStream):
         Where batches are put.
     workers : int
         Processes of :meth:`loader`.
+    classes : ClassTable, optional
+        Of the labels.
     """
 
     def __init__(
-        self, stream: BlockStream, *, stored: bool, device: str | torch.device | None, workers: int
+        self,
+        stream: BlockStream,
+        *,
+        stored: bool,
+        device: str | torch.device | None,
+        workers: int,
+        classes: ClassTable | None = None,
     ) -> None:
         if workers < 0:
             raise OptionError(f"workers={workers!r} must not be negative.")
@@ -68,6 +80,7 @@ class CubeStream(SharedStream):
         self.stored = stored
         self.device = device
         self.workers = workers
+        self.classes = ClassTable.of(()) if classes is None else classes
         self._epoch = self._position = self._resume = 0
         if any(source.readers["x"].by_scene for source in stream.sources):
             warnings.warn(
@@ -86,6 +99,48 @@ class CubeStream(SharedStream):
     def batcher(self) -> Plan:
         """The xbatcher generator that the stream follows; the first one of several cubes."""
         return self.stream.plans[0]
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands, in the order of ``x``."""
+        return tuple(str(band) for band in self._cube["band"].to_numpy())
+
+    @property
+    def times(self) -> npt.NDArray[np.datetime64]:
+        """Dates of the cube, the first one of several."""
+        return self._cube["time"].to_numpy().astype("datetime64[ns]")
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the cube is stored."""
+        return self.stream.sources[0].encoding
+
+    @property
+    def crs(self) -> str:
+        """CRS of the cube."""
+        return str(geobox_of(self._cube).crs)
+
+    @property
+    def resolution(self) -> float:
+        """Pixel size of the cube, in units of its CRS."""
+        return abs(float(geobox_of(self._cube).resolution.x))
+
+    @property
+    def _cube(self) -> xr.Dataset:
+        return self.stream.sources[0].cube
+
+    def digest(self) -> str:
+        """Return a fingerprint of the cubes, the plans and the order.
+
+        Returns
+        -------
+        str
+            SHA-256 in hexadecimal; equal for equal streams over equal stores.
+        """
+        state = {key: value for key, value in self._identity().items() if key != "ranks"}
+        data = [source.cube[MAIN].data for source in self.stream.sources]
+        names = [values.name if hasattr(values, "name") else tokenize(values) for values in data]
+        return hashlib.sha256(f"{sorted(state.items())} {names}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return sum(self._counts(max(1, self.workers)))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -18,8 +19,9 @@ from cubekit.batching.torch.samples import SampleStream
 from cubekit.cube.contract import check_cube
 from cubekit.cube.memory import bytes_of
 from cubekit.errors import OptionError, check_kind
+from cubekit.labels import ClassTable
 
-Companion = Raster | Sequence[Raster] | None
+Companion = Raster | xr.Dataset | Sequence[Raster | xr.Dataset] | None
 """One raster, one for each cube, or none."""
 
 _SAMPLES, _PATCHES, _PIXELS = 256, 32, 4096  # usual sizes of batches
@@ -94,8 +96,9 @@ def batches(  # noqa: PLR0913
         Whether every epoch has its own order.
     seed : int, optional
         Seed of the orders, and of the augmentation.
-    labels : xarray.DataArray or numpy.ndarray, or a sequence of them, optional
-        (y, x) class index on the cube's grid, such as ``load_labels(...)["label"]``: ``y`` of the batches.
+    labels : xarray.Dataset, xarray.DataArray or numpy.ndarray, or a sequence of them, optional
+        What :func:`cubekit.load_labels` returns, or (y, x) class index on the cube's grid: ``y`` of the
+        batches.
     mask : xarray.DataArray or numpy.ndarray, or a sequence of them, optional
         (time, y, x) bool: False is no data.
     aux : xarray.DataArray or numpy.ndarray, or a sequence of them, optional
@@ -134,6 +137,9 @@ def batches(  # noqa: PLR0913
             raise OptionError("Samples carry their labels: plan=, labels=, mask= and aux= are for cubes.")
         size = _SAMPLES if batch is None else batch
         return SampleStream(source, batch=size, shuffle=shuffle, seed=seed, augment=augment)
+    if labels is not None and not isinstance(labels, np.ndarray | xr.DataArray):
+        given: Any = labels if isinstance(labels, list | tuple) else [labels]
+        labels = [each["label"] if isinstance(each, xr.Dataset) else each for each in given]
     cubes: list[Any] = list(source) if isinstance(source, list | tuple) else [source]
     for each in cubes or [None]:
         check_kind(
@@ -155,7 +161,21 @@ def batches(  # noqa: PLR0913
         sources=sources, plans=plans, batch=size, shuffle=shuffle, seed=seed, buffer=bytes_of(buffer),
         augment=augment,
     )  # fmt: skip
-    return CubeStream(stream, stored=stored, device=device, workers=workers)
+    return CubeStream(
+        stream, stored=stored, device=device, workers=workers, classes=_classes_of(labels, len(cubes))
+    )
+
+
+def _classes_of(labels: Any, count: int) -> ClassTable | None:
+    """Return the classes that labels carry; those of several cubes must be the same."""
+    tables = [
+        ClassTable.from_attrs(each.attrs)
+        for each in _one_each("labels", labels, count)
+        if isinstance(each, xr.DataArray) and "classes" in each.attrs
+    ]
+    if any(table != tables[0] for table in tables):
+        raise OptionError("The labels of the cubes have different classes: load them with the same classes=.")
+    return tables[0] if tables else None
 
 
 def _one_each(name: str, given: Any, count: int) -> list[Any]:
