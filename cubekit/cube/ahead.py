@@ -15,7 +15,8 @@ from cubekit.cube.kernels import valid_in
 from cubekit.cube.lay import Loaded
 from cubekit.cube.plan import Plan, bounds_on
 from cubekit.cube.quality import masked_by
-from cubekit.cube.reader import MARGINS, MAX_WINDOW, Source, is_remote, kernel_margin, read_onto, read_values
+from cubekit.cube.reader import MARGINS, MAX_WINDOW, Source, kernel_margin, read_onto, read_values
+from cubekit.cube.remote import is_remote
 from cubekit.cube.resample import Pixels, Positions, Window, positions, sample_nearest, warp, window_of
 from cubekit.errors import SourceError
 from cubekit.typing import Array, IntArray

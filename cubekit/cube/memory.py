@@ -12,9 +12,9 @@ from dask.utils import parse_bytes
 from cubekit.cube.ahead import AHEAD_BYTES
 from cubekit.cube.blocks import Chunks, working_bytes
 from cubekit.cube.plan import MISSING, Plan
-from cubekit.cube.reader import MAX_WINDOW, is_remote
+from cubekit.cube.reader import MAX_WINDOW
 from cubekit.cube.reads import scale_of
-from cubekit.cube.remote import CACHE_BYTES
+from cubekit.cube.remote import CACHE_BYTES, is_remote
 from cubekit.errors import OptionError
 
 PROCESS_BYTES = 260_000_000

@@ -5,37 +5,36 @@ import logging
 import os
 import random
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import rasterio
-from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.env import setenv
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
+from cubekit.cube.conform import check_conforms
+from cubekit.cube.failures import explain, may_pass, next_step, refused
 from cubekit.cube.handles import Handles, Lent
 from cubekit.cube.http import usable
 from cubekit.cube.kernels import valid_in
-from cubekit.cube.remote import Files
+from cubekit.cube.remote import Files, is_remote
 from cubekit.cube.resample import (
     Pixels,
     Window,
     positions,
     sample_bilinear,
     sample_nearest,
-    to_pixels,
     warp,
     window_of,
 )
 from cubekit.cube.tiff import UnusualTiffError
-from cubekit.errors import CubekitError, MetadataMismatchError, SourceError
+from cubekit.errors import CubekitError, SourceError
 from cubekit.security import redact, redact_log
 from cubekit.sources import hdf, hdf4
 from cubekit.sources.access import Access
@@ -341,7 +340,7 @@ def read_values(source: Source, window: Window, around: Window | None = None) ->
 
 def _read_lent(source: Source, window: Window, lent: Lent) -> _Values:
     if lent.checked is not source.form:
-        _check(source, lent.file)
+        check_conforms(source, lent.file)
         lent.checked = source.form
     return _read_part(source, window, lent.file)
 
@@ -350,22 +349,6 @@ def _read_part(source: Source, window: Window, file: DatasetReader) -> _Values:
     part = ((window.top, window.bottom), (window.left, window.right))
     values, nodata = file.read(source.form.band, window=part), source.form.nodata
     return values, file.nodatavals[source.form.band - 1] if nodata is None else nodata
-
-
-def is_remote(href: str) -> bool:
-    """Tell whether an address leads over a network.
-
-    Parameters
-    ----------
-    href : str
-        Address or path.
-
-    Returns
-    -------
-    bool
-        False for paths and ``file://``.
-    """
-    return "://" in href and not href.startswith("file://")
 
 
 def with_file(source: Source, use: Callable[[DatasetReader], T]) -> T:
@@ -422,7 +405,7 @@ def _read_ranges(source: Source, window: Window, around: Window | None, grant: A
             grant.address,
             window,
             band=form.band,
-            check=lambda data: _check(source, data),
+            check=lambda data: check_conforms(source, data),
             expected=form,
             around=around,
         ) as data,
@@ -442,23 +425,23 @@ def _tries(source: Source, once: Callable[[Access], T], forget: Callable[[Access
     for attempt in range(MAX_TRIES):
         grant, wait = Access(""), 0.0
         try:
-            grant = _sign(source, fresh=_refused(failure))
+            grant = _sign(source, fresh=refused(failure))
             return once(grant)
         except (CubekitError, UnusualTiffError):
             raise
         except (RasterioError, OSError, ValueError) as error:
             name = _gdal_name(source, grant.address)
-            failure = grant.scrub(_explain(error, name, source.href))
+            failure = grant.scrub(explain(error, name, source.href))
             wait = getattr(error, "wait", 0.0)
         # Outside the handler, so that no traceback carries the signed address along.
         last = attempt + 1 == MAX_TRIES or time.monotonic() - start > MAX_SECONDS
-        if last or not remote or not _may_pass(failure, attempt):
+        if last or not remote or not may_pass(failure, attempt):
             break
         forget(grant)
         _log.warning("%s: %s Try %d of %d.", source.label, failure, attempt + 2, MAX_TRIES)
         pause = 0.5 * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311  (jitter, not a secret)
         time.sleep(max(pause, min(wait, MAX_WAIT)))
-    raise SourceError(f"Cannot read {source.label}: {failure} {_next_step(failure, remote=remote)}")
+    raise SourceError(f"Cannot read {source.label}: {failure} {next_step(failure, remote=remote)}")
 
 
 def _lent(name: str, source: Source, grant: Access) -> AbstractContextManager[Lent]:
@@ -508,101 +491,3 @@ def _forget(name: str, source: Source, grant: Access) -> None:
     uncached = _env(grant, CPL_VSIL_CURL_NON_CACHED="/vsi")
     with suppress(RasterioError, OSError, ValueError), uncached, _open(name, source):
         pass  # GDAL drops it when the file is closed, or has failed to open
-
-
-def _explain(error: Exception, name: str, href: str) -> str:
-    text = str(error) or type(error).__name__
-    cause = error.__cause__ or error.__context__
-    if cause is not None and str(cause) not in text:
-        text = f"{text}; {cause}"
-    for shown in (name, name.split("?", maxsplit=1)[0]):
-        text = text.replace(shown, href) if shown else text
-    return redact(text).strip().rstrip(".") + "."
-
-
-def _refused(failure: str) -> bool:
-    """Tell whether a signature may have ended; GDAL hides a refusal half way through opening."""
-    return any(sign in failure for sign in ("code: 401", "code: 403", "not recognized as"))
-
-
-def _may_pass(failure: str, attempt: int) -> bool:
-    """Tell whether trying again makes sense."""
-    if any(
-        text in failure
-        for text in ("response code: 404", "response code: 410", "does not exist", "was replaced")
-    ):
-        return False
-    # What GDAL says of a login page, and also of a refusal half way through opening: once more, no storm.
-    return not (_refused(failure) and attempt > 0)
-
-
-def _next_step(failure: str, *, remote: bool) -> str:
-    if "not recognized as" in failure:
-        return (
-            "The answer is not a raster of the stated type (a login page, a refusal, or another format): "
-            "check the address, the access rights and the asset's media type."
-        )
-    if "was replaced" in failure:
-        return "Run again: the cube must not mix two states of a file."
-    if "response code: 40" in failure or "No such file" in failure or "does not exist" in failure:
-        return "Check that the file exists and may be read; search again for fresh items."
-    return "Run again later, or open the cube with on_error='record' to go on without it." if remote else ""
-
-
-def _check(source: Source, file: DatasetReader) -> None:
-    """Raise where a file is not what its item says."""
-    form = source.form
-    if form.band > file.count:
-        raise _mismatch(source, "number of bands", file.count, f"at least {form.band}")
-    dtype = file.dtypes[form.band - 1]
-    if dtype != form.dtype:
-        raise _mismatch(source, "data type", dtype, form.dtype)
-    if file.shape != form.geobox.shape.yx:
-        raise _mismatch(source, "size (rows, columns)", file.shape, form.geobox.shape.yx)
-    if file.crs is None:
-        raise _mismatch(source, "CRS", "none", form.geobox.crs)
-    if not _same_crs(file.crs.to_wkt(), str(form.geobox.crs)):
-        raise _mismatch(source, "CRS", file.crs.to_string(), form.geobox.crs)
-    if file.transform != form.geobox.transform and not _same_place(file.transform, form.geobox):
-        raise _mismatch(source, "transform", tuple(file.transform)[:6], tuple(form.geobox.transform)[:6])
-    nodata = file.nodatavals[form.band - 1]
-    stated = None if form.nodata_given else form.nodata
-    if nodata is not None and stated is not None and not _same_number(nodata, stated, form.dtype):
-        raise _mismatch(source, "nodata", nodata, form.nodata)
-
-
-def _mismatch(source: Source, what: str, found: object, expected: object) -> MetadataMismatchError:
-    return MetadataMismatchError(
-        f"{source.label}: the {what} of the file is {found}, its metadata says {expected}. "
-        "Correct the item (or the catalog, or the arguments of open_archive), or leave this item out."
-    )
-
-
-@lru_cache(maxsize=256)
-def _same_crs(one: str, other: str) -> bool:
-    """Tell whether two CRSs are one, names and axis order aside."""
-    from pyproj import CRS
-
-    first, second = CRS(one), CRS(other)
-    if first.equals(second, ignore_axis_order=True):
-        return True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that PROJ strings say less than WKT
-        texts = {first.to_proj4(), second.to_proj4()}
-    return len(texts) == 1 and texts != {""}
-
-
-def _same_place(found: Affine, box: GeoBox) -> bool:
-    """Tell whether a transform puts the pixels of a grid within a hundredth of a pixel of where they are."""
-    cols, rows = np.array([0.0, box.shape.x, 0.0]), np.array([0.0, 0.0, box.shape.y])
-    x, y = found.a * cols + found.b * rows + found.c, found.d * cols + found.e * rows + found.f
-    there = to_pixels(box, x, y)
-    return bool(np.abs([there.cols - cols, there.rows - rows]).max() < 1e-2)  # noqa: PLR2004
-
-
-def _same_number(one: float, other: float, dtype: str) -> bool:
-    if np.isnan(one) or np.isnan(other):
-        return bool(np.isnan(one) and np.isnan(other))
-    if np.dtype(dtype).kind == "f":
-        return bool(np.dtype(dtype).type(one) == np.dtype(dtype).type(other))
-    return one == other

@@ -306,3 +306,19 @@ def _merged(places: list[_Place]) -> list[_Place]:
         else:
             joined.append((start, stop))
     return joined
+
+
+def is_remote(href: str) -> bool:
+    """Tell whether an address leads over a network.
+
+    Parameters
+    ----------
+    href : str
+        Address or path.
+
+    Returns
+    -------
+    bool
+        False for paths and ``file://``.
+    """
+    return "://" in href and not href.startswith("file://")
