@@ -1,8 +1,6 @@
 """Object stores on this machine, with an empty bucket each: S3 (moto) and Azure (Azurite)."""
 
-import socket
-import subprocess
-import time
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +8,8 @@ from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
+
+from cubekit.testing.servers import free_port, running
 
 
 class Service(NamedTuple):
@@ -36,31 +36,14 @@ def find_program(tools: Path, name: str) -> str:
     pytest.skip(f"{name} not found in {tools}: run make test-services")
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def serving(command: list[str], port: int) -> Iterator[None]:
-    """Run a server until the block ends; enter the block when it listens."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            end = time.monotonic() + 30
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    assert time.monotonic() < end, f"{command[0]} does not listen"
-                    assert server.poll() is None, f"{command[0]} ended with {server.returncode}"
-                    time.sleep(0.1)
-            yield
-        finally:
-            server.terminate()
-            server.wait(10)
+    """Run a server until the block ends; enter the block when it answers."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cubekit-bucket-") as folder,
+        running(command, f"http://127.0.0.1:{port}", Path(folder) / "output"),
+    ):
+        yield
 
 
 @contextmanager

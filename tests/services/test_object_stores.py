@@ -123,11 +123,14 @@ def test_killed_again_and_again_is_byte_equal(s3: Any, monkeypatch: pytest.Monke
             if say(moments.uniform(0.1, 0.6), 1) != "killed":
                 break
             killed += 1
-            with pytest.raises((IncompleteStoreError, StoreError)):
+            try:
                 open_store(url).load()
+            except (IncompleteStoreError, StoreError):
+                continue
+            break  # killed after the mark: all is there
         assert say(0, 1) == "done "
         assert contents(place) == first
-        assert killed >= 2
+        assert killed
         seen = set()
         for _ in range(8):  # a replacement, killed: always one of the two cubes, whole
             answer = say(moments.uniform(0.3, 1.6), 2)
