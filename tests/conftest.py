@@ -40,9 +40,9 @@ def _few_threads() -> None:
 def _same_level() -> Iterator[None]:
     """Undo what ``--quiet`` and ``--debug`` of commands run inside a test set for the whole process."""
     logger = logging.getLogger("cubekit")
-    level = logger.level
+    logger.setLevel(logging.NOTSET)  # fixtures of a module run commands too
     yield
-    logger.setLevel(level)
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

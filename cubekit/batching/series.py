@@ -158,7 +158,7 @@ def _on_months(
 ) -> tuple[pd.DataFrame, IntArray, npt.NDArray[np.datetime64]]:
     """Give every series one row for each month, the earliest there is; NaN in the months without."""
     month = when.astype("datetime64[M]")
-    every = np.arange(month.min(), month.max() + 1)
+    every = np.arange(month.min(), month.max() + np.timedelta64(1, "M"))
     first = np.r_[True, (np.diff(series) != 0) | (month[1:] != month[:-1])]  # rows are in order of time
     count = int(series[-1]) + 1
     place = series[first] * len(every) + (month[first] - every[0]).astype(int)
