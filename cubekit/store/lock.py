@@ -95,7 +95,8 @@ def locked(path: Path) -> Iterator[Lock]:
     """
     record = new_record()
     while not _created(path, record):
-        held = _read(path)
+        if (held := _found(path)) is None:
+            continue  # released meanwhile: what lies there by now is somebody else's
         if held and not _left_behind(path, held):
             raise StoreError(f"{path}: {owner(held)} is writing this store. Wait for it, or end it first.")
         _take_away(path, held)
@@ -231,8 +232,15 @@ def _process_space() -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return a lock record; empty where there is none, or where it is damaged."""
+    return _found(path) or {}
+
+
+def _found(path: Path) -> dict[str, Any] | None:
+    """Return a lock record; None where there is none, empty where it is damaged."""
     try:
         found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
