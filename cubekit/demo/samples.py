@@ -27,9 +27,7 @@ SAMPLES: Mapping[str, str] = MappingProxyType(
 """Name to the function that makes them, as ``module:function``."""
 
 
-def sample_maker(
-    name: str | None, pipeline: str
-) -> Callable[..., AbstractContextManager[Mapping[str, object]]]:
+def sample_maker(name: str | None, pipeline: str) -> Maker:
     """Look up the sample data of a pipeline file.
 
     Parameters
