@@ -14,7 +14,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cubekit.batching.augment import Augmentation
     from cubekit.batching.folds import folds
+    from cubekit.batching.fusion_set import open_fusion_set
     from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.pair_splits import split_pairs
+    from cubekit.batching.pairs import open_pairs
     from cubekit.batching.patches import PatchPlan
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from cubekit.cube.load import open_cube
     from cubekit.cube.status import read_status
     from cubekit.errors import CubekitError
+    from cubekit.evaluation.fusion_baselines import predict_baseline
+    from cubekit.evaluation.fusion_scores import assess_fusion
     from cubekit.exports.export import export
     from cubekit.grids import grid
     from cubekit.labels import load_fractions, load_labels
@@ -58,7 +63,10 @@ if TYPE_CHECKING:
 _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "batching.fusion_set": ["open_fusion_set"],
         "batching.normalise": ["fit_normalisation"],
+        "batching.pair_splits": ["split_pairs"],
+        "batching.pairs": ["open_pairs"],
         "batching.augment": ["Augmentation"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
@@ -75,6 +83,8 @@ _load, _, _ = lazy_loader.attach(
         "cube.load": ["open_cube"],
         "cube.status": ["read_status"],
         "errors": ["CubekitError"],
+        "evaluation.fusion_baselines": ["predict_baseline"],
+        "evaluation.fusion_scores": ["assess_fusion"],
         "exports.export": ["export"],
         "grids": ["grid"],
         "labels": ["load_fractions", "load_labels"],
@@ -111,6 +121,7 @@ __all__ = [
     "add_indices",
     "add_overviews",
     "append",
+    "assess_fusion",
     "audit_offsets",
     "batches",
     "compare",
@@ -130,12 +141,15 @@ __all__ = [
     "open_archive",
     "open_catalog",
     "open_cube",
+    "open_fusion_set",
     "open_items",
+    "open_pairs",
     "plan",
     "plan_prediction",
     "plan_rechunk",
     "point_series",
     "predict",
+    "predict_baseline",
     "quicklook",
     "read_series",
     "read_status",
@@ -145,6 +159,7 @@ __all__ = [
     "search",
     "smooth",
     "split",
+    "split_pairs",
     "time_strip",
     "valid_share",
     "verify",
