@@ -1,12 +1,11 @@
 """Two filters that fuse images without training: STARFM and Fit-FC, over blocks with a margin."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
 
 from cubekit.cube.blocks import working_memory
-from cubekit.cube.compiled import LEAST, is_on
 from cubekit.typing import BoolArray, FloatArray
 
 _STRIP = 2**23  # values of neighbours held at once
@@ -54,66 +53,20 @@ def starfm_block(
     share = np.where(known, 1 / ((spectral / unit + 1) * (temporal / unit + 1)), 0).astype("float32")
     change = np.where(known, change, 0).astype("float32")
     # A neighbour must not tell less than the centre itself (equations 15 and 16).
-    most = np.stack(
-        [
-            spectral + np.float32(np.hypot(fine_error, coarse_error)),
-            temporal + np.float32(np.hypot(coarse_error, coarse_error)),
-        ]
-    )
-    steps = np.arange(-half, half + 1)
-    far = (1 + np.hypot(steps[:, None], steps) / half).astype("float32")
-    weigh = _compiled_window() if is_on() and known.size >= LEAST else weigh_window
+    most_spectral = spectral + np.float32(np.hypot(fine_error, coarse_error))
+    most_temporal = temporal + np.float32(np.hypot(coarse_error, coarse_error))
     total, weights = np.zeros(change.shape), np.zeros(change.shape)
-    weigh(fine_t1, spectral, temporal, most, change, share, threshold[:, 0, 0], far, total, weights)
+    for row, column, here, there in _offsets(fine_t1.shape, half):
+        similar = np.abs(fine_t1[there] - fine_t1[here]) <= threshold
+        similar &= (spectral[there] <= most_spectral[here]) & (temporal[there] <= most_temporal[here])
+        weight = share[there] * similar / np.float32(1 + np.hypot(row, column) / half)
+        weights[here] += weight
+        total[here] += weight * change[there]
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.where(known, total / weights, np.nan)
     # Nothing changed, or the coarse pixel is the fine one: then the paper leaves no choice.
     found = np.where(known & (spectral == 0), coarse_t2, found)
     return np.where(known & (temporal == 0), fine_t1, found).astype("float32")
-
-
-def weigh_window(  # noqa: PLR0913, PLR0917  (as the compiled one: numba knows no keywords)
-    fine: FloatArray,
-    spectral: FloatArray,
-    temporal: FloatArray,
-    most: FloatArray,
-    change: FloatArray,
-    share: FloatArray,
-    threshold: FloatArray,
-    far: FloatArray,
-    total: FloatArray,
-    weights: FloatArray,
-) -> None:
-    """Sum up weights, and weighted predictions, over the alike pixels of every window.
-
-    Parameters
-    ----------
-    fine, spectral, temporal : numpy.ndarray
-        Fine image and differences between sensors and dates ``(c, h, w)`` float32.
-    most : numpy.ndarray
-        Largest differences that count, by centre: ``(2, c, h, w)``.
-    change, share : numpy.ndarray
-        What a pixel predicts, and its weight before distance, 0 where it has gaps ``(c, h, w)`` float32.
-    threshold : numpy.ndarray
-        Largest difference of alike fine pixels ``(c,)``.
-    far : numpy.ndarray
-        Weight of the distance ``(window, window)``, to divide by.
-    total, weights : numpy.ndarray
-        Changed in place, ``(c, h, w)`` float64.
-    """
-    half, limit = far.shape[0] // 2, threshold[:, None, None]
-    for row, column, here, there in _offsets(fine.shape, half):
-        similar = np.abs(fine[there] - fine[here]) <= limit
-        similar &= (spectral[there] <= most[0][here]) & (temporal[there] <= most[1][here])
-        weight = share[there] * similar / far[row + half, column + half]
-        weights[here] += weight
-        total[here] += weight * change[there]
-
-
-def _compiled_window() -> Callable[..., None]:
-    from cubekit.evaluation.filters_compiled import weigh_window as compiled  # loads numba
-
-    return compiled
 
 
 def fit_fc_block(

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cubekit.errors import OptionError
-from cubekit.evaluation import fusion_filters
 from cubekit.evaluation.fusion_baselines import BASELINES, Baseline, fit_fc, predict_baseline, starfm
 from cubekit.typing import FloatArray
 
@@ -119,19 +118,6 @@ def test_starfm_is_what_the_paper_says_pixel_by_pixel() -> None:
     found = starfm(*images, fine_error=0.01, coarse_error=0.02, **how)
     np.testing.assert_allclose(found.to_numpy(), expected, rtol=2e-5)
     assert np.isnan(found.to_numpy()).sum() == 2
-
-
-def test_the_compiled_window_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("numba")
-    images = scene(height=30, width=26)
-    images[2][0, 4, 5] = np.nan
-    images[1][1, 10, 3] = np.nan
-    found = []
-    for switch, least in (("0", 0), ("1", 0)):
-        monkeypatch.setenv("CUBEKIT_NUMBA", switch)
-        monkeypatch.setattr(fusion_filters, "LEAST", least)
-        found.append(starfm(*images, window=9, fine_error=0.01).to_numpy())
-    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_fit_fc_is_what_the_paper_says_pixel_by_pixel() -> None:
