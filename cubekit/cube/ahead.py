@@ -16,7 +16,7 @@ from cubekit.cube.lay import Loaded
 from cubekit.cube.plan import Plan, bounds_on
 from cubekit.cube.quality import masked_by
 from cubekit.cube.reader import MARGINS, MAX_WINDOW, Source, kernel_margin, read_onto, read_values
-from cubekit.cube.remote import is_remote
+from cubekit.cube.remote import FEW_FILES, is_remote
 from cubekit.cube.resample import (
     Pixels,
     Place,
@@ -36,7 +36,6 @@ IN_FLIGHT: Final = 32
 AHEAD_BYTES: Final = 32 * 2**20
 """Pixels that one block may hold of dates that it has not come to yet."""
 
-_FEW = 12  # files of one block: with more, bytes for the next one would not be kept that long
 _Key = tuple[int, int]
 _Values = tuple[Array, float | None]
 
@@ -225,7 +224,7 @@ class Windows:
 
     def _around(self, source: Source) -> Window | None:
         """Return what the whole cube needs of a file, if the next blocks will find it still there."""
-        if len(self._upper) * self._plan.form_of.shape[1] > _FEW:
+        if len(self._upper) * self._plan.form_of.shape[1] > FEW_FILES:
             return None
         key = id(source.form.geobox)
         if key not in self._wholes:

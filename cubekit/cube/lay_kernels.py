@@ -41,13 +41,34 @@ def _put(value, numbers, y, x, out, status, weighed):
 
 
 @_compiled
+def _copied(line, numbers, out, status):
+    """Copy neighbouring pixels at once where all have data and none has been filled; tell whether done."""
+    none = numbers[0]
+    taken = 0
+    for x in range(out.size):
+        taken += (np.int64(line[x]) == none) | (status[x] == _READ)
+    if taken:
+        return False
+    for x in range(out.size):
+        out[x] = line[x]
+        status[x] = _READ
+    return True
+
+
+@_compiled
 def nearest_axes(values, places, numbers, hidden, hides, out, status):
     rows, cols = places
+    width = out.shape[1]
+    side_by_side = not hides and numbers[1] == 0 and cols[0] >= 0 and cols[-1] == cols[0] + width - 1
+    for x in range(1, width):
+        side_by_side = side_by_side and cols[x] == cols[x - 1] + 1
     for y in range(out.shape[0]):
         if rows[y] < 0:
             continue
         line = values[rows[y]]
-        for x in range(out.shape[1]):
+        if side_by_side and _copied(line[cols[0] : cols[0] + width], numbers, out[y], status[y]):
+            continue
+        for x in range(width):
             if cols[x] < 0 or status[y, x] == _READ or (hides and hidden[y, x]):
                 continue
             value = np.int64(line[cols[x]])
