@@ -130,8 +130,8 @@ def assess_patches(
     Parameters
     ----------
     predicted, target : numpy.ndarray
-        Patches ``(n, c, h, w)``, reflectance, finite; those of the published comparison have 512 pixels a side
-        (``pairs.patches(512, edge="drop")``).
+        Patches ``(n, c, h, w)``, reflectance, finite; those of the published comparison have 512 pixels a
+        side (``pairs.patches(512, edge="drop")``).
     ratio, data_range : float, optional
         As for :func:`assess_fusion`.
     compat : bool, optional
