@@ -57,9 +57,9 @@ class FusionScores:
             One line a band, then all bands; then what was counted.
         """
         width = max(map(len, (*self.bands, "all bands")))
-        lines = [f"{'':<{width}}" + "".join(f"{name:>9}" for name in METRICS)]
+        lines = [f"{'':<{width}}" + "".join(f"{name:>11}" for name in METRICS)]
         for name, scores in (*self.bands.items(), ("all bands", self.scores)):
-            lines.append(f"{name:<{width}}" + "".join(f"{_number(scores[each]):>9}" for each in METRICS))
+            lines.append(f"{name:<{width}}" + "".join(f"{_number(scores[each]):>11}" for each in METRICS))
         kind = "definitions of the published comparison" if self.compat else "textbook definitions"
         lines.append(
             f"{self.pixels} pixels; {self.n_invalid} more without a prediction, {self.unknown} without "
@@ -111,10 +111,10 @@ class PatchScores:
             One line a metric.
         """
         rows = (
-            f"{name:<6}{_number(self.mean[name]):>10}{_number(self.std[name]):>10}{self.n_invalid[name]:>9}"
+            f"{name:<6}{_number(self.mean[name]):>11}{_number(self.std[name]):>11}{self.n_invalid[name]:>9}"
             for name in METRICS
         )
-        return "\n".join([f"{'':<6}{'mean':>10}{'std':>10}{'invalid':>9}", *rows, f"{self.patches} patches"])
+        return "\n".join([f"{'':<6}{'mean':>11}{'std':>11}{'invalid':>9}", *rows, f"{self.patches} patches"])
 
 
 def assess_patches(

@@ -174,6 +174,14 @@ def test_any_chunks_give_the_same_numbers(rows: int, columns: int) -> None:
         np.testing.assert_array_equal(found.to_numpy(), method(*images, **how).to_numpy())
 
 
+@pytest.mark.parametrize("shape", [(20, 60), (60, 20), (20, 20)])
+def test_scenes_may_be_smaller_than_the_window(shape: tuple[int, int]) -> None:
+    images = scene(height=shape[0], width=shape[1])
+    lazy = [each.chunk({"y": 12, "x": 12}) for each in images]
+    how: dict[str, Any] = {"window": 7, "regression": 41, "similar": 5}
+    np.testing.assert_array_equal(fit_fc(*lazy, **how).to_numpy(), fit_fc(*images, **how).to_numpy())
+
+
 @pytest.mark.parametrize(
     "change", [{"window": 8}, {"window": 1}, {"classes": 0}, {"unit": 0.0}, {"regression": 4}, {"similar": 0}]
 )

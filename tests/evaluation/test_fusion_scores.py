@@ -133,6 +133,7 @@ def test_the_table_and_the_dictionary_say_everything() -> None:
     found = assess_fusion(predicted, target, bands=["red", "nir"])
     lines = found.table().splitlines()
     assert lines[0].split() == list(METRICS)
+    assert [len(line.split()) for line in lines[1:4]] == [12, 12, 13]  # "all bands" are two words
     assert [line.split()[0] for line in lines[1:4]] == ["red", "nir", "all"]
     assert lines[4].startswith(f"{61 * 47 - 2} pixels; 1 more without a prediction, 1 without truth")
     assert found.to_dict()["bands"]["red"]["SAM"] is None
