@@ -91,7 +91,7 @@ def starfm(
     coarse_t1, coarse_t2, fine_t1 : xarray.DataArray
         Images ``(band, y, x)`` of one grid, reflectance, NaN where there is no data.
     window : int, optional
-        Pixels across the window, odd. The paper takes 1500 m.
+        Pixels across the window, odd.
     classes : int, optional
         Pixels are alike that differ by at most two standard deviations of the image over this number.
     fine_error, coarse_error : float, optional
@@ -145,7 +145,7 @@ def fit_fc(
     window : int, optional
         Fine pixels across the window of similar pixels, odd.
     regression : int, optional
-        Fine pixels across the window of the line, odd: the paper takes 5 coarse pixels.
+        Fine pixels across the window of the line, odd; about five coarse pixels.
     similar : int, optional
         Similar pixels, by all bands together.
 

@@ -44,7 +44,7 @@ def starfm_block(
 
     References
     ----------
-    Gao, Masek, Schwaller and Hall 2006, doi:10.1109/TGRS.2006.872081, equations 1 to 16.
+    Gao, Masek, Schwaller and Hall 2006, doi:10.1109/TGRS.2006.872081.
     """
     half = window // 2
     spectral, temporal = np.abs(fine_t1 - coarse_t1), np.abs(coarse_t1 - coarse_t2)
@@ -52,7 +52,7 @@ def starfm_block(
     known = np.isfinite(change)
     share = np.where(known, 1 / ((spectral / unit + 1) * (temporal / unit + 1)), 0).astype("float32")
     change = np.where(known, change, 0).astype("float32")
-    # A neighbour must not tell less than the centre itself (equations 15 and 16).
+    # A neighbour must not tell less than the centre itself.
     most_spectral = spectral + np.float32(np.hypot(fine_error, coarse_error))
     most_temporal = temporal + np.float32(np.hypot(coarse_error, coarse_error))
     total, weights = np.zeros(change.shape), np.zeros(change.shape)
@@ -64,7 +64,7 @@ def starfm_block(
         total[here] += weight * change[there]
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.where(known, total / weights, np.nan)
-    # Nothing changed, or the coarse pixel is the fine one: then the paper leaves no choice.
+    # Nothing changed, or the coarse pixel is the fine one: then there is no choice.
     found = np.where(known & (spectral == 0), coarse_t2, found)
     return np.where(known & (temporal == 0), fine_t1, found).astype("float32")
 
@@ -99,7 +99,7 @@ def fit_fc_block(
 
     Notes
     -----
-    The paper fits on coarse pixels and brings residuals to the fine grid by bicubic interpolation; here
+    The method fits on coarse pixels and brings residuals to the fine grid by bicubic interpolation; here
     coarse images lie on the fine grid already: windows slide by fine pixels, residuals are where they belong.
 
     References
