@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cubekit.batching.patches import PatchPlan
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
-    from cubekit.batching.split import split
+    from cubekit.batching.split import plan_split, split
+    from cubekit.batching.split_record import load_split
     from cubekit.batching.torch import batches
     from cubekit.catalog import open_catalog
     from cubekit.cube.audit import audit_offsets
@@ -64,7 +65,8 @@ _load, _, _ = lazy_loader.attach(
         "batching.patches": ["PatchPlan"],
         "batching.pixels": ["PixelPlan"],
         "batching.series": ["read_series"],
-        "batching.split": ["split"],
+        "batching.split": ["plan_split", "split"],
+        "batching.split_record": ["load_split"],
         "batching.torch": ["batches"],
         "catalog": ["open_catalog"],
         "cube.audit": ["audit_offsets"],
@@ -126,6 +128,7 @@ __all__ = [
     "load_fractions",
     "load_labels",
     "load_model",
+    "load_split",
     "open",
     "open_archive",
     "open_catalog",
@@ -134,6 +137,7 @@ __all__ = [
     "plan",
     "plan_prediction",
     "plan_rechunk",
+    "plan_split",
     "point_series",
     "predict",
     "quicklook",
