@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cubekit.batching.augment import Augmentation
     from cubekit.batching.folds import folds
-    from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.normalise_fit import fit_normalisation
     from cubekit.batching.patches import PatchPlan
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "batching.normalise": ["fit_normalisation"],
+        "batching.normalise_fit": ["fit_normalisation"],
         "batching.augment": ["Augmentation"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
