@@ -14,11 +14,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cubekit.batching.augment import Augmentation
     from cubekit.batching.folds import folds
-    from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.normalise_fit import fit_normalisation
     from cubekit.batching.patches import PatchPlan
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
-    from cubekit.batching.split import split
+    from cubekit.batching.split import plan_split, split
+    from cubekit.batching.split_record import load_split
     from cubekit.batching.torch import batches
     from cubekit.catalog import open_catalog
     from cubekit.cube.audit import audit_offsets
@@ -59,13 +60,14 @@ if TYPE_CHECKING:
 _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "batching.normalise": ["fit_normalisation"],
+        "batching.normalise_fit": ["fit_normalisation"],
         "batching.augment": ["Augmentation"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
         "batching.pixels": ["PixelPlan"],
         "batching.series": ["read_series"],
-        "batching.split": ["split"],
+        "batching.split": ["plan_split", "split"],
+        "batching.split_record": ["load_split"],
         "batching.torch": ["batches"],
         "catalog": ["open_catalog"],
         "cube.audit": ["audit_offsets"],
@@ -129,6 +131,7 @@ __all__ = [
     "load_fractions",
     "load_labels",
     "load_model",
+    "load_split",
     "open",
     "open_archive",
     "open_catalog",
@@ -137,6 +140,7 @@ __all__ = [
     "plan",
     "plan_prediction",
     "plan_rechunk",
+    "plan_split",
     "point_series",
     "predict",
     "quicklook",

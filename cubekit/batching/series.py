@@ -39,8 +39,8 @@ def read_series(  # noqa: PLR0913  (tables differ in many ways; all keyword-only
     """Read labelled series from a table.
 
     Step `i` of one series is put beside step `i` of every other. Series may come from different years, as
-    reference data do: then ``times`` are the dates of the first sample, and a step may fall on another day of
-    the year by at most half the usual gap between dates.
+    reference data do: then ``times`` are the dates of the first sample, ``span`` holds the first and the last
+    date of each, and a step may fall on another day of the year by at most half the usual gap between dates.
 
     Parameters
     ----------
@@ -121,6 +121,7 @@ def read_series(  # noqa: PLR0913  (tables differ in many ways; all keyword-only
     calendar = _aligned(names, series, when)
 
     n, count = calendar.shape
+    one_period = (calendar == calendar[0]).all()
     stored = _stored(table[list(chosen)], encoding).reshape(n, count, len(chosen))
     first = table.iloc[::count]
     y, classes = _classes(table[label], names, count)
@@ -136,6 +137,7 @@ def read_series(  # noqa: PLR0913  (tables differ in many ways; all keyword-only
         crs=crs,
         resolution=None,
         encoding=encoding or Encoding(dtype=str(stored.dtype), nodata=np.nan),
+        span=None if one_period else calendar[:, [0, -1]],
     )
 
 

@@ -2,21 +2,26 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 import xarray as xr
 
 from cubekit.batching.assign import PARTS, TEST, TRAIN, VALID, assign_samples, assign_units
+from cubekit.batching.patches import PatchPlan
+from cubekit.batching.places import Places
 from cubekit.batching.samples import Samples
+from cubekit.batching.split_record import Parts, PlanParts, Split
+from cubekit.batching.temporal import Gap, check_dates, days_of, keep_apart_in_time, plan_by_time
 from cubekit.batching.units import (
     DROPPED,
+    WAYS,
     By,
     block_side,
     check_positions,
-    class_weights,
     counts_by_unit,
     keep_apart,
-    samples_of,
+    splittable,
     units_of,
 )
 from cubekit.errors import LabelError, OptionError, SplitError, check_option
@@ -58,7 +63,25 @@ class _Attempt:
         return not self.missing and not self.wished and self.miss <= _CLOSE
 
 
-def split(  # noqa: PLR0913  (one place where parts are described; all keyword-only)
+@overload
+def split(
+    samples: PatchPlan,
+    labels: xr.Dataset | None = None,
+    *,
+    by: By = "blocks",
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    buffer: float = 0.0,
+    block: float | None = None,
+    whole_groups: bool = False,
+    footprint: float = 0.0,
+    gap: Gap = 0.0,
+    cuts: tuple[str, str] | None = None,
+    seed: int = 0,
+) -> PlanParts: ...
+
+
+@overload
+def split(
     samples: Samples | xr.Dataset,
     labels: xr.Dataset | None = None,
     *,
@@ -68,28 +91,53 @@ def split(  # noqa: PLR0913  (one place where parts are described; all keyword-o
     block: float | None = None,
     whole_groups: bool = False,
     footprint: float = 0.0,
+    gap: Gap = 0.0,
+    cuts: tuple[str, str] | None = None,
     seed: int = 0,
-) -> tuple[Samples, Samples, Samples]:
-    """Part samples into training, validation and test.
+) -> Parts: ...
+
+
+def split(  # noqa: PLR0913  (one place where parts are described; all keyword-only)
+    samples: Samples | PatchPlan | xr.Dataset,
+    labels: xr.Dataset | None = None,
+    *,
+    by: By = "blocks",
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    buffer: float = 0.0,
+    block: float | None = None,
+    whole_groups: bool = False,
+    footprint: float = 0.0,
+    gap: Gap = 0.0,
+    cuts: tuple[str, str] | None = None,
+    seed: int = 0,
+) -> Parts | PlanParts:
+    """Part samples, or patches, into training, validation and test.
 
     Neighbouring pixels look alike, so a test pixel beside a training pixel tests nothing. Whole blocks or
     groups go to one part, with every class in every part where that can be, and samples nearer than `buffer`
     metres to another part are dropped: from training first, then from validation, never from test. Fractions
     are met as closely as whole blocks or groups allow, before the buffer takes its share.
 
+    By time, training comes first, then validation, and test last. A training sample that looks at a date of
+    a later part, as target or as input, or at one nearer than `gap`, is dropped; the inputs of a test target
+    may be dates that training has seen, as they are when a model is used.
+
+    :func:`plan_split` takes the same arguments and returns the split itself, which can be saved.
+
     Parameters
     ----------
-    samples : Samples or xarray.Dataset
-        What to part; a cube is extracted first.
+    samples : Samples, PatchPlan or xarray.Dataset
+        What to part; a cube is extracted first. The whole area of a patch counts, not its middle.
     labels : xarray.Dataset, optional
-        Labels on the cube's grid, where a cube is given.
-    by : {"blocks", "groups", "random"}, optional
-        What stays together: squares of land; the samples of one ``group`` (a polygon, a point); nothing.
-        "random" flatters the result wherever samples are close together.
+        Labels on the cube's grid, where a cube is given; with patches optional, to balance classes.
+    by : {"blocks", "groups", "random", "time"}, optional
+        What stays together: squares of land; the samples of one ``group`` (a polygon, a point), or the
+        patches of one place; nothing; a stretch of time. "random" flatters the result wherever samples are
+        close together.
     fractions : tuple of float, optional
         Shares of training, validation and test, 1 together. A share of 0 gives an empty part.
     buffer : float, optional
-        Least distance in metres between samples (pixel centres) of different parts.
+        Least distance in metres between samples (pixel centres, edges of patches) of different parts.
     block : float, optional
         Side of the squares in metres. Default: a twelfth of the longer side of the area, at least
         four buffers.
@@ -98,13 +146,18 @@ def split(  # noqa: PLR0913  (one place where parts are described; all keyword-o
         cut through a polygon. For groups that are small beside the blocks.
     footprint : float, optional
         Side in metres of the patch around each sample that a network sees. Distances are then kept between
-        patches, not between their middles.
+        patches, not between their middles. A plan of patches knows its own.
+    gap : str or float, optional
+        By time: least time between training and what is held out, in days or as ``"90D"``.
+    cuts : tuple of str, optional
+        By time: first dates of validation and of test, such as ``("2021-01-01", "2022-01-01")``. Default:
+        where `fractions` are met best and the fewest series straddle the date.
     seed : int, optional
         Seed; equal seeds give equal parts on every machine.
 
     Returns
     -------
-    train, valid, test : Samples
+    train, valid, test : Samples or PatchPlan
         In the order of the input.
 
     Raises
@@ -112,47 +165,197 @@ def split(  # noqa: PLR0913  (one place where parts are described; all keyword-o
     LabelError
         If there is a single class.
     SplitError
-        If there are too few samples or blocks, positions are unknown where they are needed, or a class
-        cannot be in both training and test, naming it and what to do.
+        If there are too few samples, blocks or dates, positions or dates are unknown where they are needed,
+        or a class cannot be in both training and test, naming it and what to do.
     OptionError
         If an option is not accepted.
 
     Examples
     --------
     >>> train, valid, test = split(samples, by="blocks", buffer=300)  # doctest: +SKIP
+    >>> train, valid, test = split(PatchPlan(cube, 64, steps=12, horizon=1), by="time")  # doctest: +SKIP
     """
-    check_option("by", by, ["blocks", "groups", "random"])
+    data, places = splittable(samples, labels)
+    found = _planned(
+        places, by=by, fractions=fractions, buffer=buffer, block=block, whole_groups=whole_groups,
+        footprint=footprint, gap=gap, cuts=cuts, seed=seed,
+    )  # fmt: skip
+    parts: Parts | PlanParts = found.taken(data)
+    return parts
+
+
+def plan_split(  # noqa: PLR0913
+    samples: Samples | PatchPlan | xr.Dataset,
+    labels: xr.Dataset | None = None,
+    *,
+    by: By = "blocks",
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    buffer: float = 0.0,
+    block: float | None = None,
+    whole_groups: bool = False,
+    footprint: float = 0.0,
+    gap: Gap = 0.0,
+    cuts: tuple[str, str] | None = None,
+    seed: int = 0,
+) -> Split:
+    """Decide which part each sample is in, as a record that can be saved beside the data.
+
+    Parameters
+    ----------
+    samples : Samples, PatchPlan or xarray.Dataset
+        As for :func:`split`, like all that follows.
+    labels : xarray.Dataset, optional
+        Labels on the cube's grid.
+    by : {"blocks", "groups", "random", "time"}, optional
+        What stays together.
+    fractions : tuple of float, optional
+        Shares of training, validation and test.
+    buffer : float, optional
+        Least distance in metres.
+    block : float, optional
+        Side of the squares in metres.
+    whole_groups : bool, optional
+        Leave groups whole in blocks.
+    footprint : float, optional
+        Side in metres of what a network sees around each sample.
+    gap : str or float, optional
+        Least time.
+    cuts : tuple of str, optional
+        First dates of validation and of test.
+    seed : int, optional
+        Seed.
+
+    Returns
+    -------
+    Split
+        ``.apply(samples)`` gives the parts, ``.save(path)`` writes it, :func:`cubekit.load_split` reads it.
+
+    Raises
+    ------
+    CubekitError
+        As :func:`split`.
+
+    Examples
+    --------
+    >>> found = plan_split(samples, by="blocks", buffer=300)  # doctest: +SKIP
+    >>> found.save("split.parquet")  # doctest: +SKIP
+    """
+    _, places = splittable(samples, labels)
+    return _planned(
+        places, by=by, fractions=fractions, buffer=buffer, block=block, whole_groups=whole_groups,
+        footprint=footprint, gap=gap, cuts=cuts, seed=seed,
+    )  # fmt: skip
+
+
+def _planned(  # noqa: PLR0913
+    places: Places,
+    *,
+    by: By,
+    fractions: tuple[float, float, float],
+    buffer: float,
+    block: float | None,
+    whole_groups: bool,
+    footprint: float,
+    gap: Gap,
+    cuts: tuple[str, str] | None,
+    seed: int,
+) -> Split:
+    """Check the options, and make the split."""
+    check_option("by", by, WAYS)
     share = _check_fractions(fractions)
-    if not buffer >= 0:
-        raise OptionError(f"buffer={buffer!r} must be a number of metres, 0 or more.")
-    table = samples_of(samples, labels)
-    weights = class_weights(table)
-    _check_samples(table, weights, share)
-    if not footprint >= 0:
-        raise OptionError(f"footprint={footprint!r} must be a number of metres, 0 or more.")
-    if by == "blocks" or buffer or footprint:
-        check_positions(table, by=by, buffer=buffer)
-    side = block_side(table, block, buffer + footprint) if by == "blocks" else None
-    unit = units_of(table, by, side, whole_groups=whole_groups)
-    counts = counts_by_unit(weights, unit)
-    what = {"blocks": f"blocks of {side:g} m" if side else "", "groups": "groups", "random": "samples"}[by]
-    _check_units(table, counts, share, what, _remedy(by, buffer))
+    for name, length in (("buffer", buffer), ("footprint", footprint)):
+        if not length >= 0:
+            raise OptionError(f"{name}={length!r} must be a number of metres, 0 or more.")
+    least = days_of(gap)
+    check_ways(by, buffer=buffer, footprint=footprint, gap=gap, cuts=cuts)
+    _check_samples(places, share)
+    said: dict[str, Any] = {"by": by, "fractions": list(fractions), "seed": seed}
+    if by == "time":
+        return _in_time(places, share, least, cuts, said)
+    side_of_all = max(footprint, places.footprint)
+    if by == "blocks" or buffer or side_of_all:
+        check_positions(places, by=by, buffer=buffer)
+    side = block_side(places, block, buffer + side_of_all) if by == "blocks" else None
+    said |= {"buffer": buffer, "footprint": side_of_all, "whole_groups": whole_groups}
+    if side:
+        said |= {"block": side, "origin": places.position.min(axis=0).tolist()}
+    part = _in_space(places, share, by, side, said)
+    return Split(part=part.astype("int8"), places=places, options=said)
+
+
+def _in_time(
+    places: Places, share: FloatArray, gap: np.timedelta64, cuts: tuple[str, str] | None, said: dict[str, Any]
+) -> Split:
+    """Hold out the end of the time."""
+    check_dates(places)
+    planned, begin = plan_by_time(places, share, gap, cuts)
+    wanted = share if cuts is None else np.bincount(planned, minlength=len(PARTS)) / len(planned)
+    part = keep_apart_in_time(places, planned, gap)
+    counts = counts_by_unit(places.weights, planned)
+    tried = _judge(planned, part, places.weights, counts, wanted)
+    empty = [PARTS[index] for index in (TRAIN, TEST) if share[index] > 0 and not (part == index).any()]
+    if empty or tried.missing:
+        gone = _gone(places, tried) if tried.missing else f"no {places.what} for {' and '.join(empty)}"
+        raise SplitError(
+            f"Validation from {begin[0] or 'nowhere'} and test from {begin[1] or 'nowhere'} leave {gone}. "
+            "Choose other cuts=, a smaller gap=, shorter windows, or label the class in other years too."
+        )
+    said |= {"gap_days": float(gap / np.timedelta64(1, "D")), "cuts": list(begin)}
+    return Split(part=part.astype("int8"), places=places, options=said)
+
+
+def _in_space(
+    places: Places, share: FloatArray, by: By, side: float | None, said: dict[str, Any]
+) -> IntArray:
+    """Give blocks, groups or samples to parts, and drop what lies too near to another part."""
+    buffer, footprint = said["buffer"], said["footprint"]
+    unit = units_of(places, by, side, whole_groups=said["whole_groups"])
+    counts = counts_by_unit(places.weights, unit)
+    what = {"blocks": f"blocks of {side:g} m" if side else "", "groups": "groups", "random": places.what}[by]
+    _check_units(places, counts, share, what, _remedy(by, buffer))
 
     def attempt(number: int) -> _Attempt:
-        random = np.random.default_rng([seed, number])
+        random = np.random.default_rng([said["seed"], number])
         if by == "random":
-            planned = assign_samples(weights, share, random)
+            planned = assign_samples(places.weights, share, random)
         else:
             planned = assign_units(counts, share, random)[unit]
-        return _judge(
-            planned, keep_apart(table.position, planned, buffer, footprint=footprint), weights, counts, share
-        )
+        part = keep_apart(places.position, planned, buffer, footprint=footprint)
+        return _judge(planned, part, places.weights, counts, share)
 
     best = _best(attempt(number) for number in range(_TRIES))
     if best.missing:
-        raise SplitError(_explain(table, best, what=what, by=by, buffer=buffer))
-    train, valid, test = (table.take(np.flatnonzero(best.part == index)) for index in range(len(PARTS)))
-    return train, valid, test
+        raise SplitError(_explain(places, best, what=what, by=by, buffer=buffer))
+    return best.part
+
+
+def check_ways(
+    by: By, *, buffer: float, footprint: float, gap: Gap, cuts: tuple[str, str] | None = None
+) -> None:
+    """Raise where an option is for another way of parting.
+
+    Parameters
+    ----------
+    by : {"blocks", "groups", "random", "time"}
+        What stays together.
+    buffer, footprint : float
+        Metres.
+    gap : str or float
+        Time.
+    cuts : tuple of str or None
+        Dates.
+
+    Raises
+    ------
+    OptionError
+        Naming it.
+    """
+    if by == "time" and (buffer or footprint):
+        raise OptionError(
+            "by='time' keeps parts apart in time: use gap= (days) in place of a buffer in metres."
+        )
+    if by != "time" and (days_of(gap) or cuts is not None):
+        raise OptionError(f"gap= and cuts= go with by='time', not with by={by!r}.")
 
 
 def _best(attempts: Iterator[_Attempt]) -> _Attempt:
@@ -178,28 +381,32 @@ def _check_fractions(fractions: tuple[float, float, float]) -> FloatArray:
     return share
 
 
-def _check_samples(samples: Samples, weights: FloatArray, share: FloatArray) -> None:
+def _check_samples(places: Places, share: FloatArray) -> None:
     """Raise where no way of splitting can help."""
-    found = [name for name, total in zip(samples.classes, weights.sum(axis=0), strict=True) if total > 0]
-    if len(samples) < (share > 0).sum():
-        raise SplitError(f"{len(samples)} samples cannot fill {(share > 0).sum()} parts: label more pixels.")
-    if len(found) < _LEAST_CLASSES:
+    found = [name for name, total in places.counts().items() if total > 0]
+    if len(places) < (share > 0).sum():
+        remedy = "label more pixels" if places.what == "samples" else "plan smaller patches"
+        raise SplitError(f"{len(places)} {places.what} cannot fill {(share > 0).sum()} parts: {remedy}.")
+    if places.labelled and len(found) < _LEAST_CLASSES:
         raise LabelError(
-            f"All {len(samples)} samples are of one class ({', '.join(found) or 'none'}): there is nothing "
-            "to tell apart. Label a second class, if only as 'other'."
+            f"All {len(places)} {places.what} are of one class ({', '.join(found) or 'none'}): there is "
+            "nothing to tell apart. Label a second class, if only as 'other'."
         )
 
 
-def _check_units(samples: Samples, counts: FloatArray, share: FloatArray, what: str, remedy: str) -> None:
+def _check_units(places: Places, counts: FloatArray, share: FloatArray, what: str, remedy: str) -> None:
     """Raise where a class is in too few units to be in both training and test."""
     parts = int((share > 0).sum())
     if len(counts) < parts:
-        raise SplitError(f"All samples lie in {len(counts)} {what}, too few for {parts} parts. {remedy}")
+        raise SplitError(
+            f"All {places.what} lie in {len(counts)} {what}, too few for {parts} parts. {remedy}"
+        )
     needed = int((share[[TRAIN, TEST]] > 0).sum())
-    for name, holders in zip(samples.classes, (counts > 0).sum(axis=0), strict=True):
+    for name, holders in zip(places.names, (counts > 0).sum(axis=0), strict=True):
         if 0 < holders < needed:
+            named = f"Class {name!r}" if name else "Every patch"
             raise SplitError(
-                f"Class {name!r} lies in {holders} of {len(counts)} {what}, so it cannot be in both training "
+                f"{named} lies in {holders} of {len(counts)} {what}, so it cannot be in both training "
                 f"and test. {remedy}"
             )
 
@@ -236,14 +443,18 @@ def _remedy(by: By, buffer: float) -> str:
     return f"Use {' or '.join(ways)}, label the class elsewhere too, or leave it out."
 
 
-def _explain(samples: Samples, best: _Attempt, *, what: str, by: By, buffer: float) -> str:
-    """Say which class is missing where, and what to do."""
-    gone = "; ".join(
-        f"no sample of class {samples.classes.names[each]!r} for {PARTS[part]}"
-        if each >= 0
-        else f"no sample for {PARTS[part]}"
+def _gone(places: Places, best: _Attempt) -> str:
+    """Say which class is missing where."""
+    return "; ".join(
+        f"no sample of class {places.names[each]!r} for {PARTS[part]}"
+        if each >= 0 and places.labelled
+        else f"nothing for {PARTS[part]}"
         for part, each in best.missing
     )
+
+
+def _explain(places: Places, best: _Attempt, *, what: str, by: By, buffer: float) -> str:
+    """Say which class is missing where, and what to do."""
     near = f" outside a buffer of {buffer:g} m" if buffer else ""
     remedy = _BUFFER_REMEDY if buffer else _remedy(by, buffer)
-    return f"{_TRIES} ways to give {what} to the parts leave {gone}{near}. {remedy}"
+    return f"{_TRIES} ways to give {what} to the parts leave {_gone(places, best)}{near}. {remedy}"

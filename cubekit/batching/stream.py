@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -97,12 +98,22 @@ class BlockStream:
         return np.concatenate([part.weights for part in self.parts])
 
     @property
+    def is_pixels(self) -> bool:
+        """Whether series of pixels are given out, rather than patches."""
+        return isinstance(self.plans[0], PixelPlan)
+
+    @property
     def total(self) -> int:
         """Samples in an epoch."""
         return int(self.weights.sum())
 
-    def held(self, shards: int = 1) -> int:
-        """Blocks that are mixed, so that the buffer is not exceeded.
+    @cached_property
+    def apart(self) -> bool:
+        """Whether patches are cut out of a block when it is read, so that each makes room when it goes."""
+        return self.shuffle and all(part.is_tiling for part in self.parts)
+
+    def held(self, shards: int = 1) -> float:
+        """Memory for what is mixed, in blocks, so that the buffer is not exceeded.
 
         Parameters
         ----------
@@ -111,10 +122,12 @@ class BlockStream:
 
         Returns
         -------
-        int
+        float
             At least 1.
         """
-        return max(1, int(self.buffer // shards // max(1, self.blocks.block_bytes)) - AHEAD)
+        room = self.buffer / shards / max(1, self.blocks.block_bytes) - AHEAD
+        # one block is there twice while it is cut into patches, and one more is begun before another is over
+        return max(1.0, room - 2 if self.apart else np.floor(room))
 
     def order(self, epoch: int, shard: Shard, *, sharing: int = 1) -> Schedule:
         """Return what a shard gives out in an epoch.
@@ -135,7 +148,12 @@ class BlockStream:
         """
         seed = (self.seed, epoch) if self.shuffle else None
         return schedule(
-            self.blocks, held=self.held(sharing), seed=seed, shard=shard.number, shards=shard.count
+            self.blocks,
+            held=self.held(sharing),
+            seed=seed,
+            apart=self.apart,
+            shard=shard.number,
+            shards=shard.count,
         )
 
     def cuts(self, order: Schedule, count: int | None = None) -> IntArray:
@@ -212,9 +230,15 @@ class BlockStream:
 
     def _fetch(self, order: Schedule, epoch: int, skipped: int) -> Fetch:
         """Return what reads the blocks of a pass."""
+        cutting = Lock()  # one block at a time is there twice
 
-        def load(block: int, above: Arrays | None) -> tuple[Arrays, Arrays]:
-            return self.load(block, above, (self.seed, epoch))
+        def load(block: int, above: Arrays | None) -> tuple[Arrays, Any]:
+            tail, ready = self.load(block, above, (self.seed, epoch))
+            if not self.apart:
+                return tail, ready
+            part, own = self._block_of(block)
+            with cutting:
+                return tail, part.cut(own, ready)
 
         return Fetch(order, self.blocks.run, load, skipped=skipped, threads=self.threads)
 
@@ -234,7 +258,9 @@ class BlockStream:
             first = end - int(self.weights[item])
             inside = slice(max(span[0], first) - first, min(span[1], end) - first)
             code = 0 if turns is None else int(turns[item])
-            for name, values in part.samples(own, fetch(int(place)), inside, code).items():
+            block = fetch(int(place))
+            arrays = block.pop(own) if self.apart else block
+            for name, values in part.samples(own, arrays, inside, code, apart=self.apart).items():
                 if name not in out:
                     out[name] = allocate((span[1] - span[0], *values.shape[1:]), values.dtype)
                 out[name][at : at + len(values)] = values
@@ -261,6 +287,10 @@ class BlockStream:
         number = int(np.searchsorted(self._firsts, item, side="right")) - 1
         return self.parts[number], int(item - self._firsts[number])
 
+    def _block_of(self, block: int) -> tuple[Part, int]:
+        number = int(np.searchsorted(self._block_firsts, block, side="right")) - 1
+        return self.parts[number], int(block - self._block_firsts[number])
+
     def load(self, block: int, above: Arrays | None, seed: tuple[int, ...]) -> tuple[Arrays, Arrays]:
         """Read one block.
 
@@ -280,8 +310,7 @@ class BlockStream:
         ready : dict
             All arrays by name: rows and columns last, or series in the order given out.
         """
-        number = int(np.searchsorted(self._block_firsts, block, side="right")) - 1
-        part, own = self.parts[number], int(block - self._block_firsts[number])
+        part, own = self._block_of(block)
         raw, fresh = part.load(own, above)
         self.read["blocks"] += 1
         self.read["bytes"] += fresh

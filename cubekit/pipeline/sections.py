@@ -136,7 +136,7 @@ class Train(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     patience: int | None = Field(default=None, gt=0)
     class_weights: Literal["balanced"] | None = None
-    normalise: Literal["percentile", "standard"] = "percentile"
+    normalise: Literal["percentile", "standard", "percentile_by_step", "standard_by_step"] = "percentile"
     schedule: Literal["constant", "cosine", "plateau", "step"] = "constant"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["32", "bf16", "16"] = "32"

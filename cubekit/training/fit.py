@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from cubekit import __version__
-from cubekit.batching.normalise import Method, Normalisation
+from cubekit.batching.normalise import Normalisation, Rule
 from cubekit.batching.samples import Samples
 from cubekit.errors import OptionError, check_option
 from cubekit.nn.registry import Task
@@ -63,7 +63,7 @@ ClassWeights = Literal["balanced"] | Sequence[float]
 PRETRAINED_SHARE = 0.4
 """Epochs for the autoencoder of a fusion network, as a share of the others: 200 to 500 as published."""
 
-NORMALISED: Mapping[Task, Method | None] = {
+NORMALISED: Mapping[Task, Rule | None] = {
     "classify": "percentile",
     "fractions": "standard",
     "forecast": None,
@@ -83,7 +83,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     learning_rate: float | None = None,
     schedule: Schedule | None = None,
     seed: int = 0,
-    normalise: Method | Normalisation | Literal["auto", "none"] = "auto",
+    normalise: Rule | Normalisation | Literal["auto", "none"] = "auto",
     out: "StrPath | None" = None,
     resume: bool = True,
     checkpoint_minutes: float = 5.0,
@@ -132,10 +132,11 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     seed : int, optional
         Seed of weights, dropout and order; the same seed gives the same model on the same machine. The global
         random state is left as it was.
-    normalise : {"auto", "percentile", "standard", "none"} or Normalisation, optional
-        Scaling of physical values; fitted on the training samples unless given ready. "auto" takes
-        percentiles to classify, mean and standard deviation for fractions, and leaves maps and images as they
-        are.
+    normalise : str or Normalisation, optional
+        Scaling of physical values, fitted on the training samples (of a stream: on its first 64 batches)
+        unless given ready, as by :func:`cubekit.fit_normalisation`: "percentile" or "standard" by band,
+        "percentile_by_step" or "standard_by_step" by step and band, "none". "auto" takes percentiles to
+        classify, mean and standard deviation for fractions, and leaves maps and images as they are.
     out : path, optional
         Folder to save the model and ``metrics.csv`` (one row an epoch) into.
     resume : bool, optional
@@ -229,7 +230,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     folder = None if out is None else model_folder(out)
     parts = _usable(train, valid, task, batch=batch)
     method = None if normalise == "none" else NORMALISED[task] if normalise == "auto" else normalise
-    scaling = scaling_of(parts[0], method, facts)
+    scaling = scaling_of(parts[0], method, facts, task)
     recipe = Recipe(
         epochs=epochs,
         learning_rate=settings["learning_rate"],

@@ -229,7 +229,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_batch(make_samples: Make)
     values = samples.physical()
     values[5, 3] = 3e38
     wrong = replace(samples, x=values, encoding=Encoding(dtype="float32", nodata=float("nan")))
-    from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.normalise_fit import fit_normalisation
 
     ready = fit_normalisation(samples)
     with pytest.raises(
