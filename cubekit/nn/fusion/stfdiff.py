@@ -99,6 +99,7 @@ class STFDiff(nn.Module):
         *,
         seed: int = 0,
         steps: int | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """Draw the fine image at the second date.
 
@@ -111,6 +112,9 @@ class STFDiff(nn.Module):
             depends on its place in the batch.
         steps : int, optional
             Number of denoising steps, at most the number of noise levels; 50 of them if there are as many.
+        noise : torch.Tensor, optional
+            Standard normal numbers ``(n, c, h, w)`` to start from, in place of those of the seed. The result
+            follows from them alone: noise by the place in a scene makes windows of it agree.
 
         Returns
         -------
@@ -122,13 +126,17 @@ class STFDiff(nn.Module):
         OptionError
             If the shapes differ, the bands are not those of the network, or `steps` is out of range.
         """
+        check_images(coarse_t1, coarse_t2, fine_t1 if noise is None else noise, bands=self.bands)
         check_images(coarse_t1, coarse_t2, fine_t1, bands=self.bands)
         steps = min(_STEPS, self.times) if steps is None else steps
         if not 1 <= steps <= self.times:
             raise OptionError(f"steps={steps} is not between 1 and {self.times}, the number of noise levels.")
         known = [pad_to_multiple(image, _MULTIPLE) for image in (coarse_t1, coarse_t2, fine_t1)]
-        noise = torch.randn(known[2].shape[1:], generator=torch.Generator().manual_seed(seed))
-        x = noise.to(fine_t1).expand_as(known[2])
+        if noise is None:
+            drawn = torch.randn(known[2].shape[1:], generator=torch.Generator().manual_seed(seed))
+            x = drawn.to(fine_t1).expand_as(known[2])
+        else:
+            x = pad_to_multiple(noise, _MULTIPLE)
         with torch.no_grad():
             for now, then in self._visits(steps):
                 x = self._step(x, now, then, known)
