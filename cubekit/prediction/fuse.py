@@ -253,7 +253,9 @@ def _cube(like: xr.DataArray, days: Array, made: Sequence[tuple[da.Array, np.dat
     """Put the images of all dates together."""
     data: da.Array = da.stack([image for image, _ in made])  # type: ignore[no-untyped-call]
     behind = np.array([day for _, day in made], dtype="datetime64[ns]")
-    coords = {name: like.coords[name] for name in like.coords if name != "time" and "time" not in like[name].dims}
+    coords = {
+        name: like.coords[name] for name in like.coords if name != "time" and "time" not in like[name].dims
+    }
     times = days.astype("datetime64[ns]")
     variable = xr.DataArray(
         data, {**coords, "time": times}, ("time", "band", "y", "x"), attrs={"_FillValue": np.float32(np.nan)}

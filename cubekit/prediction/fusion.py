@@ -86,8 +86,7 @@ class FusionForward:
 
     def _run(self, images: FloatArray, noise: FloatArray | None) -> FloatArray:
         given = [
-            torch.from_numpy(np.ascontiguousarray(image))[None].to(self.device)
-            for image in images[:ONE_PAIR]
+            torch.from_numpy(np.ascontiguousarray(image))[None].to(self.device) for image in images[:ONE_PAIR]
         ]
         if noise is None:
             predicted = self.network(*given)
@@ -99,7 +98,12 @@ class FusionForward:
 
 
 def fused_tiles(
-    model: Any, images: Sequence[da.Array], *, tile: int | None = None, window: int | None = None, seed: int = 0
+    model: Any,
+    images: Sequence[da.Array],
+    *,
+    tile: int | None = None,
+    window: int | None = None,
+    seed: int = 0,
 ) -> da.Array:
     """Predict a whole scene, tile by tile.
 

@@ -94,7 +94,6 @@ class Judge(nn.Module):
         return (self.weight * image).mean() + (0 if coarse is None else coarse.mean())
 
 
-
 class Denoiser(nn.Module):
     """A diffusion network with as few weights as can be."""
 
