@@ -92,7 +92,9 @@ def fusion_figure(
                     axes.imshow(picture, interpolation="nearest")
                 else:
                     axes.set_facecolor(EMPTY)
-                    drawn = axes.imshow(picture, cmap="magma_r", vmin=0, vmax=largest, interpolation="nearest")
+                    drawn = axes.imshow(
+                        picture, cmap="magma_r", vmin=0, vmax=largest, interpolation="nearest"
+                    )
                 if not half:
                     axes.set_title(name, fontsize=8.5, pad=13)
                     axes.annotate(
@@ -102,5 +104,7 @@ def fusion_figure(
                 elif number == 0:
                     axes.set_title("known image", fontsize=8.5)
         if drawn is not None:
-            figure.colorbar(drawn, ax=figure.axes, label="mean absolute error of the bands", aspect=40, pad=0.01)
+            figure.colorbar(
+                drawn, ax=figure.axes, label="mean absolute error of the bands", aspect=40, pad=0.01
+            )
         return figure

@@ -2,19 +2,23 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from cubekit.batching.pair_splits import PairSplit
+from cubekit.batching.pair_splits import SURVEY_PATCH, PairSplit
 from cubekit.batching.pairs import Pair
 from cubekit.errors import OptionError
-from cubekit.evaluation.fusion_metrics import fusion_scores
+from cubekit.evaluation.fusion_metrics import METRICS
+from cubekit.evaluation.fusion_scores import assess_fusion
 from cubekit.pipeline.fuse import steps
-from cubekit.pipeline.fuse.scores import FusionScores, mean_scores
+from cubekit.pipeline.fuse.scores import MethodScores, mean_scores
 from cubekit.pipeline.fuse.spec import FusePipeline
+from cubekit.tasks.examples import Examples
 from cubekit.typing import FloatArray
 
 log = logging.getLogger("cubekit")
@@ -42,12 +46,12 @@ class Contest:
 
     def __init__(self, spec: FusePipeline, split: PairSplit) -> None:
         self.spec, self.split = spec, split
-        self.scores: dict[str, FusionScores] = {}
+        self.scores: dict[str, MethodScores] = {}
         self.pictures: dict[str, FloatArray] = {}
         """Of the last test pair, thinned, ``(c, h, w)``."""
         valid = split.valid if split.protocol == "scene" else split.test[:0]
-        self._train = steps.examples_of(split.train, spec.train)
-        self._valid = steps.examples_of(valid, spec.train)
+        self._parts = split.train, valid
+        self._examples: tuple[Examples, Examples | None] | None = None
 
     def enter(self, name: str, folder: Path) -> None:
         """Train a network and score it.
@@ -59,9 +63,12 @@ class Contest:
         folder : pathlib.Path
             For model, metrics, logs and predicted scenes.
         """
-        if self._train is None:
-            raise OptionError("There is no pair to train on.")
-        model, trained = steps.train(name, self.spec, (self._train, self._valid), folder)
+        if self._examples is None:  # cut once, for all networks
+            train, valid = (steps.examples_of(part, self.spec.train) for part in self._parts)
+            if train is None:
+                raise OptionError("There is no pair to train on.")
+            self._examples = train, valid
+        model, trained = steps.train(name, self.spec, self._examples, folder)
         start = perf_counter()
         images = steps.predict(model, self.spec, self.split.test, folder / "test.zarr")
         spent = perf_counter() - start
@@ -89,9 +96,22 @@ class Contest:
             self.pictures[name] = thinned(image)
         return rows
 
-    def _compared(self, pair: Pair, image: xr.DataArray) -> dict[str, float]:
-        truth, values = (each.compute().to_numpy() for each in (pair.fine_t2, image))
-        return fusion_scores(values, truth, ratio=self.spec.data.ratio)
+    def _compared(self, pair: Pair, image: xr.DataArray) -> dict[str, Any]:
+        """Score a scene as a whole, or as the mean over the patches of the published comparison."""
+        ratio = self.spec.data.ratio
+        if self.split.protocol == "scene":
+            found = assess_fusion(image, pair.fine_t2, ratio=ratio)
+            return {**found.scores, "pixels": found.pixels, "n_invalid": found.n_invalid}
+        side = min(SURVEY_PATCH, *image.shape[-2:])
+        corners = product(*(range(0, size - side + 1, side) for size in image.shape[-2:]))
+        parts = [
+            assess_fusion(*(each[:, y : y + side, x : x + side] for each in (image, pair.fine_t2)),
+                          ratio=ratio, compat=True)
+            for y, x in corners
+        ]  # fmt: skip
+        means = {name: float(np.mean([part.scores[name] for part in parts])) for name in METRICS}
+        counted = {what: sum(getattr(part, what) for part in parts) for what in ("pixels", "n_invalid")}
+        return means | counted
 
 
 def thinned(image: xr.DataArray) -> FloatArray:

@@ -1,18 +1,47 @@
 """Fusion, one step after the other: one network for a run, several for a comparison."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from cubekit.batching.pair_splits import PairSplit
 from cubekit.batching.pairs import Pairs
 from cubekit.exports.figures import save_figure
 from cubekit.exports.fusion import fusion_figure
 from cubekit.pipeline.fuse import steps
 from cubekit.pipeline.fuse.contest import Contest, thinned
-from cubekit.pipeline.fuse.scores import FusionScores, ranked, verdict, write_tables
+from cubekit.pipeline.fuse.scores import MethodScores, ranked, table_of, verdict, write_tables
 from cubekit.pipeline.fuse.spec import FusePipeline
 from cubekit.pipeline.result import RunResult, Workplace
 
 _NATURAL = (("red", "green", "blue"), ("B04", "B03", "B02"))
+
+
+@dataclass(frozen=True)
+class FusionComparison(RunResult):
+    """Networks and baselines on the same test pairs, the best first."""
+
+    def table(self) -> str:
+        """Write eleven scores, weights and seconds of all methods, and which of them beat what learns nothing.
+
+        Returns
+        -------
+        str
+            A Markdown table, then a line a network.
+        """
+        return f"{table_of(self.scores)}\n\n{self.verdict}"
+
+    def summary(self) -> str:
+        """Say how the methods compare and where the results lie.
+
+        Returns
+        -------
+        str
+            One table, then the files.
+        """
+        files = [f"  {name:<11}{path}" for name, path in self.files.items()]
+        spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        return "\n\n".join([self.table(), "\n".join(["Results:", *files]), f"Time: {spent}."])
 
 
 def run_fuse(spec: FusePipeline, place: Workplace) -> RunResult:
@@ -38,7 +67,7 @@ def run_fuse(spec: FusePipeline, place: Workplace) -> RunResult:
     return _run(spec, place, (spec.train.network,))
 
 
-def compare_fusion(spec: FusePipeline, place: Workplace) -> RunResult:
+def compare_fusion(spec: FusePipeline, place: Workplace) -> FusionComparison:
     """Train several networks on the same pairs, and score them beside the baselines.
 
     Parameters
@@ -50,7 +79,7 @@ def compare_fusion(spec: FusePipeline, place: Workplace) -> RunResult:
 
     Returns
     -------
-    RunResult
+    FusionComparison
         With ``table`` (eleven scores, weights, seconds; the best first), ``metrics`` (CSV, a line a method and
         test pair) and ``picture`` (true image, predictions, error maps).
 
@@ -62,9 +91,38 @@ def compare_fusion(spec: FusePipeline, place: Workplace) -> RunResult:
     return _run(spec, place, steps.contestants(spec))
 
 
-def _run(spec: FusePipeline, place: Workplace, networks: Sequence[str]) -> RunResult:
+def _run(spec: FusePipeline, place: Workplace, networks: Sequence[str]) -> FusionComparison:
     steps.check_inputs(spec)
     split = place.step("pairs", lambda: steps.open_parts(spec, place.folder, overwrite=place.overwrite))
+    return compare_on(split, spec, place, networks)
+
+
+def compare_on(
+    split: PairSplit, spec: FusePipeline, place: Workplace, networks: Sequence[str]
+) -> FusionComparison:
+    """Compare networks on pairs of one's own.
+
+    Parameters
+    ----------
+    split : PairSplit
+        Pairs to train, validate and test, scaled to reflectance.
+    spec : FusePipeline
+        How to train and predict; its ``data`` and ``protocol`` are not looked at, but for name and ratio.
+    place : Workplace
+        Where it is done.
+    networks : sequence of str
+        Which to train; none scores the baselines alone.
+
+    Returns
+    -------
+    FusionComparison
+        As for :func:`compare_fusion`.
+
+    Raises
+    ------
+    CubekitError
+        From any step; what is finished stays.
+    """
     contest = Contest(spec, split)
     logs = place.folder / "log" / spec.data.name
     for name in networks:
@@ -81,11 +139,12 @@ def _run(spec: FusePipeline, place: Workplace, networks: Sequence[str]) -> RunRe
         files = {"model": logs / networks[0], **files}
         if (store := logs / networks[0] / "test.zarr").exists():
             files["prediction"] = store
-    return place.finish(spec.title, files, scores, verdict=verdict(scores))
+    done = place.finish(spec.title, files, scores, verdict=verdict(scores))
+    return FusionComparison(done.folder, done.files, done.scores, done.seconds, done.verdict)
 
 
 def _picture(
-    spec: FusePipeline, pairs: Pairs, contest: Contest, scores: Mapping[str, FusionScores], path: Path
+    spec: FusePipeline, pairs: Pairs, contest: Contest, scores: Mapping[str, MethodScores], path: Path
 ) -> Path:
     """Draw the last test date: true image, predictions, best first, and their errors."""
     pair, bands = pairs[-1], list(pairs.bands)

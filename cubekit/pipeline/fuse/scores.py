@@ -17,7 +17,7 @@ RIVAL = "F1 + (C2 - C1)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusionScores:
+class MethodScores:
     """Eleven scores of one method, means over the test pairs."""
 
     values: Mapping[str, float]
@@ -71,7 +71,7 @@ class FusionScores:
         }
 
 
-def mean_scores(found: Sequence[Mapping[str, Any]], **facts: Any) -> FusionScores:
+def mean_scores(found: Sequence[Mapping[str, Any]], **facts: Any) -> MethodScores:
     """Average the scores of the test pairs; nothing is left out.
 
     Parameters
@@ -79,23 +79,23 @@ def mean_scores(found: Sequence[Mapping[str, Any]], **facts: Any) -> FusionScore
     found : sequence of mapping
         Scores of each pair, with what else is to be told of it.
     **facts
-        Other fields of :class:`FusionScores`.
+        Other fields of :class:`MethodScores`.
 
     Returns
     -------
-    FusionScores
+    MethodScores
         A score that is not defined for a pair is not defined for the mean.
     """
     means = {name: float(np.mean([each[name] for each in found])) for name in METRICS}
-    return FusionScores(values=means, pairs=tuple(found), **facts)
+    return MethodScores(values=means, pairs=tuple(found), **facts)
 
 
-def ranked(scores: Mapping[str, FusionScores]) -> dict[str, FusionScores]:
+def ranked(scores: Mapping[str, MethodScores]) -> dict[str, MethodScores]:
     """Order methods by their error, the best first."""
     return dict(sorted(scores.items(), key=lambda item: item[1].overall))
 
 
-def table_of(scores: Mapping[str, FusionScores]) -> str:
+def table_of(scores: Mapping[str, MethodScores]) -> str:
     """Write several methods as one Markdown table.
 
     Parameters
@@ -119,7 +119,7 @@ def table_of(scores: Mapping[str, FusionScores]) -> str:
     return "\n".join(lines)
 
 
-def write_tables(scores: Mapping[str, FusionScores], folder: Path) -> dict[str, Path]:
+def write_tables(scores: Mapping[str, MethodScores], folder: Path) -> dict[str, Path]:
     """Write the table as Markdown and, pair by pair, as CSV.
 
     Parameters
@@ -145,7 +145,7 @@ def write_tables(scores: Mapping[str, FusionScores], folder: Path) -> dict[str, 
     return files
 
 
-def verdict(scores: Mapping[str, FusionScores]) -> str:
+def verdict(scores: Mapping[str, MethodScores]) -> str:
     """Say of each network whether it beats the baseline that needs no training.
 
     Parameters

@@ -157,5 +157,3 @@ def predict(model: Model, spec: FusePipeline, pairs: Pairs, path: Path) -> list[
     series.attrs["_FillValue"] = np.float32(np.nan)
     written = cubekit.write(series.to_dataset(name=MAIN), path, layout="maps", overwrite=True, progress=False)
     return [written[MAIN][number] for number in range(len(images))]
-
-
