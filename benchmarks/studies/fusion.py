@@ -1,9 +1,9 @@
 """Seven fusion networks beside their baselines on real Landsat and MODIS pairs, with a small CPU budget.
 
-``python -m benchmarks.studies.fusion`` reads the sets below ``CUBEKIT_SHARED``, trains every network on the first
-pairs of dates, predicts the last date as a whole scene, and prints eleven scores, weights and seconds, then what
-cutting the scene into windows does. ``--set kranj`` takes the small set; ``--networks edcstfn,gan_stfm`` a few
-networks. Models stay in ``--out``: finished ones are not trained again.
+``python -m benchmarks.studies.fusion`` reads the sets below ``CUBEKIT_SHARED``, trains every network on the
+first pairs of dates, predicts the last date as a whole scene, and prints eleven scores, weights and seconds, then
+what cutting the scene into windows does. ``--set kranj`` takes the small set; ``--networks edcstfn,gan_stfm`` a
+few networks; ``--times 10`` ten times the epochs. Models stay in ``--out``: finished ones are not trained again.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def _options() -> argparse.Namespace:
 
 def _parts(study: Study, root: Path) -> PairSplit:
     """Open the pairs in reflectance; the last date tests."""
-    pairs = open_fusion_set(study.layout, root)
+    pairs = open_fusion_set(study.layout, root / study.layout.folder)
     split = split_pairs(pairs, valid=0, test=1)
     dates = sorted({date for span in split.train.spans for date in span})
     return split_pairs(_reflectance(pairs, dates, study.coarse_unit), valid=0, test=1)

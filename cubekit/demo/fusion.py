@@ -84,9 +84,10 @@ def build_series(*, seed: int = 0, size: int = 128, dates: int = 8) -> tuple[xr.
     rng = np.random.default_rng([seed, 11])
     days = np.arange(_FIRST, _FIRST + _EVERY * (dates - 1) + 1, _BETWEEN)
     chosen = [SPECTRAL.index(name) for name in BANDS.values()]
-    suns = [sun_at(day, latitude=_LATITUDE, solar_hour=_HOUR) for day in days]
+    suns = [sun_at(float(day), latitude=_LATITUDE, solar_hour=_HOUR) for day in days]
     seen = [
-        surface.reflectance(day, moisture=0.4, sun=sun)[chosen] for day, sun in zip(days, suns, strict=True)
+        surface.reflectance(float(day), moisture=0.4, sun=sun)[chosen]
+        for day, sun in zip(days, suns, strict=True)
     ]
     blocks = (size // RATIO, RATIO, size // RATIO, RATIO)
     means = [image.reshape(len(BANDS), *blocks).mean(axis=(2, 4)) * _GAIN for image in seen]

@@ -1,6 +1,7 @@
 """Fine images of dates without one: of a pair, and of every date of a coarse series."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import dask.array as da
@@ -99,8 +100,8 @@ def fuse_series(  # noqa: PLR0913
     dates : sequence of dates, optional
         Days to predict, of those the coarse cube has. Default: all.
     known : {"nearest", "before", "both"}, optional
-        Fine date to start from: the nearest; the last one before; or the last before and the first after, where
-        there are both, blended.
+        Fine date to start from: the nearest; the last one before; or the last before and the first after,
+        where there are both, blended.
     scale, coarse_scale : float, optional
         Value that becomes 1 in either cube, as in training; the coarse one like the fine one unless given.
         Values below zero become 0.
@@ -133,7 +134,8 @@ def fuse_series(  # noqa: PLR0913
     Raises
     ------
     OptionError
-        If the model is for another task, a date is not in the coarse cube, or no fine date has a coarse image.
+        If the model is for another task, a date is not in the coarse cube, or no fine date has a coarse
+        image.
     UnknownNameError
         If a band of the model is in neither cube.
     StoreError
@@ -153,11 +155,12 @@ def fuse_series(  # noqa: PLR0913
         fine=_scaled(ready, scale),
         coarse=_scaled(far, scale if coarse_scale is None else coarse_scale),
         of=match.coarse.tolist(),
+        days=days_of(far),
     )
-    days = days_of(far)
+    days = images.days
     wanted = range(len(days)) if dates is None else _positions(days, dates)
     options = {"tile": tile, "window": window, "seed": seed}
-    made = [_one_date(model, images, days, at, known, options) for at in wanted]
+    made = [_one_date(model, images, at, known, options) for at in wanted]
     series = _cube(ready, days[list(wanted)], made)
     if out is None:
         return series
@@ -175,12 +178,16 @@ def fuse_series(  # noqa: PLR0913
         )
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Images:
-    """Lazy images of both cubes, ``(band, y, x)`` each."""
+    """Lazy images of both cubes, ``(time, band, y, x)``."""
 
-    def __init__(self, *, fine: da.Array, coarse: da.Array, of: list[int]) -> None:
-        self.fine, self.coarse, self.of = fine, coarse, of
-        """Of: position of the coarse image that belongs to each fine one."""
+    fine: da.Array
+    coarse: da.Array
+    of: list[int]
+    """Position of the coarse image that belongs to each fine one."""
+    days: Array
+    """Of the coarse images."""
 
     def pair(self, number: int) -> tuple[da.Array, da.Array]:
         """Return coarse and fine image of a known date."""
@@ -188,10 +195,10 @@ class _Images:
 
 
 def _one_date(
-    model: Any, images: _Images, days: Array, at: int, known: Known, options: dict[str, Any]
+    model: Any, images: _Images, at: int, known: Known, options: dict[str, Any]
 ) -> tuple[da.Array, np.datetime64]:
     """Return the image of one date, and the known date behind it."""
-    own = images.of.index(at) if at in images.of else None
+    days, own = images.days, images.of.index(at) if at in images.of else None
     others = [number for number in range(len(images.of)) if number != own]
     chosen = _starts(days[images.of], days[at], others, known)
     if not chosen:
@@ -205,8 +212,8 @@ def _one_date(
     predicted = fused_tiles(model, given, **options)
     if own is None:
         return predicted, days[images.of[chosen[0]]]
-    seen = images.fine[own].rechunk(predicted.chunks)  # type: ignore[no-untyped-call]
-    whole: da.Array = da.where(da.isfinite(seen), seen, predicted)  # type: ignore[no-untyped-call]
+    seen = images.fine[own].rechunk(predicted.chunks)
+    whole: da.Array = da.where(da.isfinite(seen), seen, predicted)
     return whole, days[at]
 
 
@@ -226,8 +233,8 @@ def _positions(days: Array, dates: Sequence[str | np.datetime64] | Array) -> lis
     wanted = list(np.asarray(dates, dtype="datetime64[D]").ravel())
     if strange := [str(day) for day in wanted if day not in place]:
         raise OptionError(
-            f"dates: the coarse cube has no image of {', '.join(strange[:5])}; it has {len(days)} from {days[0]} "
-            f"to {days[-1]}."
+            f"dates: the coarse cube has no image of {', '.join(strange[:5])}; it has {len(days)} from "
+            f"{days[0]} to {days[-1]}."
         )
     return sorted({place[day] for day in wanted})
 

@@ -28,8 +28,8 @@ _PHYSICAL = Encoding(dtype="float32", nodata=float("nan"))
 class FusionForward:
     """A fusion network as prediction calls it, with gaps kept out of it.
 
-    A pixel is predicted where the images that it needs are known. Unknown ones are given to the network as the
-    mean of what is known at the place, so that neighbours are predicted too. With two pairs, networks that
+    A pixel is predicted where the images that it needs are known. Unknown ones are given to the network as
+    the mean of what is known at the place, so that neighbours are predicted too. With two pairs, networks that
     have ``forward_pairs`` blend them themselves; the two predictions of any other are averaged, the one whose
     coarse image differs less from that of the wanted date counting more, pixel by pixel.
 
@@ -50,8 +50,8 @@ class FusionForward:
         Parameters
         ----------
         windows : sequence of numpy.ndarray
-            Images ``(3, c, h, w)``, or ``(5, c, h, w)`` with coarse and fine image of a second known date, NaN
-            where there is no data; then, for diffusion, noise ``(c, h, w)``.
+            Images ``(3, c, h, w)``, or ``(5, c, h, w)`` with coarse and fine image of a second known date,
+            NaN where there is no data; then, for diffusion, noise ``(c, h, w)``.
 
         Returns
         -------
@@ -59,12 +59,12 @@ class FusionForward:
             ``(c, h, w)`` float32, NaN where an image lacks data.
         """
         images, noise = windows[0], windows[1] if len(windows) > 1 else None
-        known = np.isfinite(images).all(axis=1)
+        known: BoolArray = np.asarray(np.isfinite(images).all(axis=1))
         full = _filled(images)
-        first = known[:ONE_PAIR].all(axis=0)
+        first = np.asarray(known[:ONE_PAIR].all(axis=0))
         if len(images) == ONE_PAIR:
             return np.where(first, self._run(full, noise), np.nan).astype("float32")
-        second = known[[3, 1, 4]].all(axis=0)
+        second = np.asarray(known[[3, 1, 4]].all(axis=0))
         return self._of_two(full, noise, first, second)
 
     def _of_two(
@@ -112,7 +112,8 @@ def fused_tiles(
     model : cubekit.training.bundle.Model
         Of the task "fuse".
     images : sequence of dask.array.Array
-        Three or five images ``(c, y, x)`` as `FusionForward` takes them; physical, NaN where there is no data.
+        Three or five images ``(c, y, x)`` as `FusionForward` takes them; physical, NaN where there is no
+        data.
     tile : int, optional
         Pixels a side of a task's block, rounded to whole windows. Does not change the result.
     window : int, optional

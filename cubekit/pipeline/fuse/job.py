@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cubekit.batching.pair_splits import PairSplit
@@ -22,7 +23,7 @@ class FusionComparison(RunResult):
     """Networks and baselines on the same test pairs, the best first."""
 
     def table(self) -> str:
-        """Write eleven scores, weights and seconds of all methods, and which of them beat what learns nothing.
+        """Write scores, weights and seconds of all methods, and which of them beat what learns nothing.
 
         Returns
         -------
@@ -80,8 +81,8 @@ def compare_fusion(spec: FusePipeline, place: Workplace) -> FusionComparison:
     Returns
     -------
     FusionComparison
-        With ``table`` (eleven scores, weights, seconds; the best first), ``metrics`` (CSV, a line a method and
-        test pair) and ``picture`` (true image, predictions, error maps).
+        With ``table`` (eleven scores, weights, seconds; the best first), ``metrics`` (CSV, a line a method
+        and test pair) and ``picture`` (true image, predictions, error maps).
 
     Raises
     ------
@@ -126,7 +127,7 @@ def compare_on(
     contest = Contest(spec, split)
     logs = place.folder / "log" / spec.data.name
     for name in networks:
-        place.step(name, lambda name=name: contest.enter(name, logs / name))
+        place.step(name, partial(contest.enter, name, logs / name))
     place.step("baselines", contest.enter_baselines)
     scores = ranked(contest.scores)
     own = {name: scores[name] for name in networks[:1]} if len(networks) == 1 else {}
@@ -149,12 +150,12 @@ def _picture(
     """Draw the last test date: true image, predictions, best first, and their errors."""
     pair, bands = pairs[-1], list(pairs.bands)
     chosen = spec.rgb or next((t for t in _NATURAL if set(t) <= set(bands)), None)
-    rgb = tuple(bands.index(name) for name in chosen) if chosen else (2, 1, 0)
+    places = [bands.index(name) for name in chosen] if chosen else [2, 1, 0]
     figure = fusion_figure(
         thinned(pair.fine_t2),
         {name: contest.pictures[name] for name in scores},
         known=thinned(pair.fine_t1),
-        rgb=rgb,
+        rgb=(places[0], places[1], places[2]),
         notes={name: f"RMSE {score.pairs[-1]['RMSE']:.4f}" for name, score in scores.items()},
         title=f"{pair.t1} to {pair.t2}",
     )

@@ -113,8 +113,8 @@ def table_of(scores: Mapping[str, MethodScores]) -> str:
     for name, score in scores.items():
         cells = [name, *(f"{score.values[metric]:.4g}" for metric in METRICS)]
         cells.append("-" if score.parameters is None else f"{score.parameters:,}")
-        for seconds in (score.train_seconds, score.predict_seconds):
-            cells.append("-" if seconds is None else f"{seconds:.1f}")
+        spent = (score.train_seconds, score.predict_seconds)
+        cells += ["-" if seconds is None else f"{seconds:.1f}" for seconds in spent]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

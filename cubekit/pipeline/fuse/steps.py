@@ -125,7 +125,7 @@ def settings_of(name: str, train: FuseTrain) -> dict[str, Any]:
 def train(
     name: str, spec: FusePipeline, parts: tuple[Examples, Examples | None], folder: Path
 ) -> tuple[Model, float]:
-    """Train one network, or reuse it where it was made from the same samples and settings; and for how long."""
+    """Train one network, or reuse one made from the same samples and settings; say how long it took."""
     settings = settings_of(name, spec.train)
     settings["batch"] = min(settings["batch"], len(parts[0]))
     told = {"network": name, "train": settings, "samples": [p.digest() for p in parts if p is not None]}
