@@ -63,7 +63,14 @@ def open_fusion_set(
             layout.name,
             ", ".join(file.name for file in files.unmatched[:6]),
         )
-    fine = open_stack(files.fine, layout.bands, scale=layout.scale, nodata=layout.nodata, grid=grid)
+    fine = open_stack(
+        files.fine,
+        layout.bands,
+        scale=layout.scale,
+        offset=layout.offset,
+        nodata=layout.nodata,
+        grid=grid,
+    )
     scale = layout.scale if layout.coarse_scale is None else layout.coarse_scale
     coarse = open_stack(files.coarse, layout.bands, scale=scale, nodata=layout.nodata, grid=fine[MAIN])
     return open_pairs(fine, coarse, tolerance=tolerance, steps=steps)

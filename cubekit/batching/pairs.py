@@ -211,34 +211,46 @@ class Pairs(Sequence[Pair]):
         )
         return replace(self, fine=fine, coarse=coarse)
 
-    def harmonised(self, dates: Sequence[str | np.datetime64] | Array | None = None) -> "Pairs":
-        """Bring the coarse images to the values of the fine sensor: a line for each band, least squares.
+    def harmonised(
+        self,
+        dates: Sequence[str | np.datetime64] | Array | None = None,
+        *,
+        to: Literal["fine", "coarse"] = "fine",
+    ) -> "Pairs":
+        """Bring two sensors to the same values by a line for each band: ``fine = a * coarse + b``.
 
-        For sensors that differ in calibration or units. The lines are those of the pixels of `dates`, so give
-        the training dates only.
+        For sensors that differ in calibration or units. The lines are those of least squares over the pixels
+        of `dates`, so give the training dates only.
 
         Parameters
         ----------
         dates : sequence of str or datetime64, optional
             Fine dates to fit on. Default: all of ``t1`` of these pairs.
+        to : {"fine", "coarse"}, optional
+            Whose values both have afterwards: coarse images are put on the lines, or fine images are brought
+            back along them, as where fine images are raw numbers and coarse ones reflectance.
 
         Returns
         -------
         Pairs
-            With the coarse images on the lines; the fit is computed now, its result stays lazy.
+            The fit is computed now, its result stays lazy.
 
         Raises
         ------
         OptionError
-            If a date is none of these pairs, or the coarse images of a band hold one value only.
+            If a date is none of these pairs, or no line can be fitted, or none that can be followed back.
         """
+        check_option("to", to, ("fine", "coarse"))
         wanted = sorted(self._positions(dates) if dates is not None else {first for first, _ in self.steps})
-        slope, intercept = fit_lines(self.coarse.isel(time=wanted), self.fine.isel(time=wanted))
-        for band, a, b in zip(self.bands, slope, intercept, strict=True):
-            _log.info("%s: fine = %.5g * coarse + %.5g", band, a, b)
-        lines = [xr.DataArray(line.astype("float32"), dims="band") for line in (slope, intercept)]
-        coarse = (self.coarse * lines[0] + lines[1]).transpose(*self.coarse.dims)
-        return replace(self, coarse=coarse)
+        lines = fit_lines(self.coarse.isel(time=wanted), self.fine.isel(time=wanted))
+        for band, slope, intercept in zip(self.bands, *lines, strict=True):
+            _log.info("%s: fine = %.5g * coarse + %.5g", band, slope, intercept)
+        a, b = (xr.DataArray(line.astype("float32"), dims="band") for line in lines)
+        if to == "fine":
+            return replace(self, coarse=(self.coarse * a + b).transpose(*self.coarse.dims))
+        if not (np.abs(a) > 0).all():
+            raise OptionError("A fine band does not change with the coarse one: there is no way back to it.")
+        return replace(self, fine=((self.fine - b) / a).transpose(*self.fine.dims))
 
     def patches(
         self,

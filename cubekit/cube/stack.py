@@ -48,6 +48,7 @@ def open_stack(
     bands: Sequence[str],
     *,
     scale: float = 1.0,
+    offset: float = 0.0,
     nodata: float | None = None,
     grid: GeoBox | xr.DataArray | None = None,
 ) -> xr.Dataset:
@@ -60,7 +61,9 @@ def open_stack(
     bands : sequence of str
         Names of the bands, in file order.
     scale : float, optional
-        Number that stands for 1: ``physical = stored / scale``.
+        Number that stands for 1: ``physical = stored / scale + offset``.
+    offset : float, optional
+        Added after that.
     nodata : float, optional
         Stored number that means "no data". Default: what the files say.
     grid : odc.geo.geobox.GeoBox or xarray.DataArray, optional
@@ -107,7 +110,7 @@ def open_stack(
     }
     data = map_blocks(read_stack_block, chunks=chunks, dtype=first.dtype, options=options)
     stored = first.nodata if nodata is None else nodata
-    coding = Encoding(dtype=first.dtype, nodata=stored, scale=1 / scale)
+    coding = Encoding(dtype=first.dtype, nodata=stored, scale=1 / scale, offset=offset)
     times = np.array([date.replace(tzinfo=None) for date in sorted(files)], "datetime64[ns]")
     coords = {
         "time": times,

@@ -34,7 +34,8 @@ def fusion_scores(
     SAM       mean spectral angle in degrees              in radians; NaN where a pixel is zero
     ERGAS     100 / ratio, relative to band means         four times smaller
     RASE      percent of the mean                         over 8 x 8 windows, 64 times larger
-    UQI       8 x 8 windows inside the image              Gaussian windows
+    UQI       8 x 8 windows inside the image; flat ones   Gaussian windows
+              are compared by their means
     SCC       correlation of Laplacian-filtered bands     mean of correlations in 8 x 8 windows
     CC        Pearson's r, mean of bands                  same
     R2        mean over bands                             bands together

@@ -13,6 +13,7 @@ MARGIN = 8
 """Pixels around a part that its windows look at: filters of 3, 8 and 11 pixels, two of them in a row."""
 
 _BLOCK, _GAUSS = 8, 11
+_FLAT = 1e-14  # of the squared range: what running sums leave of a window without contrast
 _LAPLACE = np.array([[-1.0, -1.0, -1.0], [-1.0, 8.0, -1.0], [-1.0, -1.0, -1.0]])
 
 
@@ -189,7 +190,7 @@ def part_sums(
     }
     totals["angle"], dark = _angles(inner_p, inner_g)
     totals["ssim"] = _ssim(p, g, data_range, scene, compat=compat)
-    totals["uqi"] = _uqi(p, g, scene, compat=compat)
+    totals["uqi"] = _uqi(p, g, data_range, scene, compat=compat)
     high = [ndimage.correlate(image, _LAPLACE[None], mode="reflect") for image in (p, g)]
     if compat:
         totals |= _local_errors((p - g) ** 2, g, scene)
@@ -253,18 +254,26 @@ def _ssim(p: FloatArray, g: FloatArray, data_range: float, scene: _Scene, *, com
     return scene.count(similar, scene.undisturbed(_GAUSS, "mirror"), 0 if compat else _GAUSS // 2)
 
 
-def _uqi(p: FloatArray, g: FloatArray, scene: _Scene, *, compat: bool) -> Total:
+def _uqi(p: FloatArray, g: FloatArray, data_range: float, scene: _Scene, *, compat: bool) -> Total:
     if compat:
         blur, size, border = _gauss, _GAUSS, (_GAUSS // 2, _GAUSS // 2)
     else:
         blur, size, border = _box, _BLOCK, (_BLOCK // 2, _BLOCK // 2 - 1)
-    tiny = np.finfo(np.float32).eps if compat else 0.0
     mean_p, mean_g = blur(p), blur(g)
     var_p, var_g = blur(p * p) - mean_p**2, blur(g * g) - mean_g**2
     covariance = blur(p * g) - mean_p * mean_g
-    with np.errstate(divide="ignore", invalid="ignore"):  # constant windows have no quality: NaN, said so
-        quality = 4 * mean_p * mean_g * covariance / ((mean_p**2 + mean_g**2) * (var_p + var_g) + tiny)
+    light, contrast = mean_p**2 + mean_g**2, var_p + var_g
+    if compat:
+        quality = 4 * mean_p * mean_g * covariance / (light * contrast + np.finfo(np.float32).eps)
+    else:
+        quality = _quotient(2 * mean_p * mean_g, light, data_range)
+        quality *= _quotient(2 * covariance, contrast, data_range)
     return scene.count(quality, scene.undisturbed(size, "reflect"), *border)
+
+
+def _quotient(part: FloatArray, whole: FloatArray, data_range: float) -> FloatArray:
+    """Divide, and give 1 for nothing of nothing: flat windows, as the authors' own code has it."""
+    return np.divide(part, whole, out=np.ones_like(whole), where=whole > _FLAT * data_range**2)
 
 
 def _local_errors(squared: FloatArray, g: FloatArray, scene: _Scene) -> dict[str, Total]:

@@ -47,6 +47,9 @@ class FusionSet:
     scale: float = 10_000.0
     """Number that stands for a reflectance of 1 in the fine images."""
 
+    offset: float = 0.0
+    """Added to the fine images after that: -0.1 for Landsat 8 at Level 1, with a scale of 50000."""
+
     coarse_scale: float | None = None
     """The same for coarse images, where it differs."""
 

@@ -178,6 +178,16 @@ def test_harmonised_images_lie_on_the_least_squares_line_of_the_training_dates()
         open_pairs(fine, xr.zeros_like(coarse)).harmonised()
 
 
+def test_fine_numbers_can_be_brought_to_coarse_reflectance() -> None:
+    reflectance = cube(FINE, seed=1)
+    raw = open_pairs(reflectance * 7_000 + 5_000, reflectance)
+    found = raw.harmonised(DATES[:2], to="coarse")
+    np.testing.assert_allclose(found.fine.to_numpy(), reflectance.to_numpy(), atol=1e-5)
+    np.testing.assert_array_equal(found.coarse.to_numpy(), reflectance.to_numpy())
+    with pytest.raises(OptionError, match="no way back"):
+        open_pairs(xr.ones_like(reflectance), reflectance).harmonised(to="coarse")
+
+
 def test_protocol_scene_learns_from_no_test_date() -> None:
     split = split_pairs(pairs(), test=2, valid=1)
     assert [str(t2) for _, t2 in split.test.spans] == [*DATES[4:]]
