@@ -1,9 +1,9 @@
 """Seven fusion networks beside their baselines on real Landsat and MODIS pairs, with a small CPU budget.
 
-``python -m benchmarks.studies.fusion`` reads the sets below ``CUBEKIT_SHARED``, trains every network on the
-first pairs of dates, predicts the last date as a whole scene, and prints eleven scores, weights and seconds, then
-what cutting the scene into windows does. ``--set kranj`` takes the small set; ``--networks edcstfn,gan_stfm`` a
-few networks; ``--times 10`` ten times the epochs. Models stay in ``--out``: finished ones are not trained again.
+``python -m benchmarks.studies.fusion`` reads the sets below ``CUBEKIT_SHARED``, trains every network on the first
+pairs of dates, predicts the last date as a whole scene, and prints eleven scores, weights and seconds, then what
+cutting the scene into windows does. ``--set kranj`` takes the small set; ``--networks edcstfn,gan_stfm`` a few;
+``--times 10`` ten times the epochs. Models stay in ``--out``: finished ones are not trained again.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import xarray as xr
 
 import cubekit as ck
+from benchmarks.studies.fusion_baselines import KRANJ_2020, LANDSAT_MODIS_2016
 from cubekit.batching.fusion_set import open_fusion_set
 from cubekit.batching.pair_splits import PairSplit, split_pairs
-from cubekit.batching.pairs import Pair, Pairs
+from cubekit.batching.pairs import Pair
 from cubekit.pipeline.fuse.job import compare_on
 from cubekit.pipeline.fuse.spec import FusePipeline
 from cubekit.pipeline.result import Workplace
@@ -34,8 +34,6 @@ VISITS = 2
 PART = 224
 """Rows and columns that are cut into windows of 128 to look for seams."""
 
-SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -43,37 +41,26 @@ class Study:
 
     layout: FusionSet
     patch: int
-    stride: int | None
     epochs: Mapping[str, int]
-    coarse_unit: float
-    """Coarse number that stands for a reflectance of 1; the fine one is fitted to it on the training dates."""
-    ratio: float = 16.0
+    stride: int | None = None
+    harmonised: bool = False
+    """Whether the coarse images are brought to the fine sensor by lines fitted on the training dates."""
 
 
 STUDIES: Mapping[str, Study] = {
     "2016": Study(
-        layout=FusionSet(
-            name="fusion_landsat_modis_2016", folder="fusion_landsat_modis_2016", bands=("b1", "b2", "b3", "b4"),
-            fine="L_{date:%Y_%j}.tif", coarse="M_{date:%Y_%j}-bilinear.tif", fine_folder=".", coarse_folder=".",
-            scale=1.0,
-        ),
+        layout=LANDSAT_MODIS_2016,
         patch=64,
-        stride=None,
-        epochs={"edcstfn": 4, "ecpw_stfn": 3, "gan_stfm": 2, "mlff_gan": 2, "srsf_gan": 1, "stfdiff": 1,
+        epochs={"edcstfn": 3, "ecpw_stfn": 2, "gan_stfm": 1, "mlff_gan": 1, "srsf_gan": 1, "stfdiff": 1,
                 "swinstfm": 1},
-        coarse_unit=10_000.0,
+        harmonised=True,
     ),
     "kranj": Study(
-        layout=FusionSet(
-            name="fusion_landsat_modis_kranj_2020", folder="fusion_landsat_modis_kranj_2020", bands=SIX,
-            fine="landsat_filled_{date:%Y%j}_*.tif", coarse="modis_filled_{date:%Y%j}_*.tif", fine_folder=".",
-            coarse_folder=".", scale=1.0,
-        ),
+        layout=KRANJ_2020,
         patch=32,
         stride=4,
-        epochs={"edcstfn": 60, "ecpw_stfn": 40, "gan_stfm": 30, "mlff_gan": 30, "srsf_gan": 10, "stfdiff": 10,
-                "swinstfm": 5},
-        coarse_unit=1.0,
+        epochs={"edcstfn": 20, "ecpw_stfn": 15, "gan_stfm": 8, "mlff_gan": 8, "srsf_gan": 4, "stfdiff": 4,
+                "swinstfm": 2},
     ),
 }  # fmt: skip
 
@@ -83,16 +70,15 @@ def main() -> None:
     options = _options()
     study = STUDIES[options.set]
     shared = os.environ.get("CUBEKIT_SHARED")
-    if not shared or not (Path(shared) / "data" / study.layout.folder).is_dir():
+    if not shared or not (Path(shared) / "data" / study.layout.name).is_dir():
         sys.exit(
-            f"CUBEKIT_SHARED={shared!r} holds no data/{study.layout.folder}: set it to where the sets lie."
+            f"CUBEKIT_SHARED={shared!r} holds no data/{study.layout.name}: set it to where the sets lie."
         )
     torch.set_num_threads(options.threads)
     split = _parts(study, Path(shared) / "data")
     networks = options.networks.split(",") if options.networks else list(study.epochs)
-    print(
-        f"{split!r}; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    )
+    where = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    print(f"{split!r}; {where}", flush=True)
     spec = _spec(study, networks, times=options.times, threads=options.threads)
     result = compare_on(split, spec, Workplace(options.out / options.set), networks)
     print(result.table())
@@ -112,24 +98,11 @@ def _options() -> argparse.Namespace:
 
 def _parts(study: Study, root: Path) -> PairSplit:
     """Open the pairs in reflectance; the last date tests."""
-    pairs = open_fusion_set(study.layout, root / study.layout.folder)
-    split = split_pairs(pairs, valid=0, test=1)
-    dates = sorted({date for span in split.train.spans for date in span})
-    return split_pairs(_reflectance(pairs, dates, study.coarse_unit), valid=0, test=1)
-
-
-def _reflectance(pairs: Pairs, dates: list[np.datetime64], unit: float) -> Pairs:
-    """Bring fine numbers to coarse reflectance: the inverse of the line fine = a * coarse + b of each band."""
-    at = np.isin(pairs.dates, np.array(dates))
-    fine, coarse = (cube[at].transpose("band", "time", "y", "x").compute().to_numpy().reshape(len(pairs.bands), -1)
-                    for cube in (pairs.fine, pairs.coarse))  # fmt: skip
-    lines = []
-    for y, x in zip(fine, coarse, strict=True):
-        known = np.isfinite(x) & np.isfinite(y)
-        lines.append(np.polyfit(x[known].astype("float64"), y[known], 1))
-    a, b = (xr.DataArray(values.astype("float32"), dims="band") for values in np.array(lines).T)
-    scaled = ((pairs.fine - b) / a).transpose(*pairs.fine.dims)
-    return replace(pairs, fine=scaled).normalised(unit)
+    pairs = open_fusion_set(study.layout, root / study.layout.name)
+    if study.harmonised:
+        known = split_pairs(pairs, valid=0, test=1).train
+        pairs = pairs.harmonised(sorted({date for span in known.spans for date in span}))
+    return split_pairs(pairs.normalised(1), valid=0, test=1)
 
 
 def _spec(study: Study, networks: list[str], *, times: int, threads: int) -> FusePipeline:
@@ -137,7 +110,7 @@ def _spec(study: Study, networks: list[str], *, times: int, threads: int) -> Fus
         {
             "title": study.layout.name,
             "task": "fuse",
-            "data": {"name": study.layout.name, "set": "-", "root": "-", "ratio": study.ratio},
+            "data": {"name": study.layout.name, "set": "-", "root": "-"},
             "train": {
                 "networks": networks,
                 "patch": study.patch,
@@ -157,13 +130,15 @@ def _seams(model: ck.training.bundle.Model, pair: Pair, name: str) -> str:  # ty
     small = ck.fuse_pair(model, part, window=128).compute().to_numpy()
     if name == "edcstfn":
         whole = model.apply({key: image[None] for key, image in part.load().items() if key != "fine_t2"})
-        return f"{name}: largest difference of 128 px windows to one shot {np.nanmax(np.abs(small - whole['predicted'][0])):.1e}"
+        apart = np.nanmax(np.abs(small - whole["predicted"][0]))
+        return f"{name}: windows of 128 px differ from one shot by {apart:.1e} at most"
     size = min(small.shape[-2:])
     borders = sorted(
         {edge for first in range(0, size, 96) for edge in (first, first + 128) if 0 < edge < size}
     )
     truth = part.fine_t2.compute().to_numpy()
-    return f"{name}: step at window borders over step elsewhere {_step(small, borders):.2f}; true image {_step(truth, borders):.2f}"
+    steps = [_step(image, borders) for image in (small, truth)]
+    return f"{name}: step at window borders over step elsewhere {steps[0]:.2f}; true image {steps[1]:.2f}"
 
 
 def _step(image: FloatArray, borders: list[int]) -> float:

@@ -59,7 +59,7 @@ def spec_of(stores: dict[str, object], folder: Path, **change: dict[str, Any]) -
             "batch": 4,
             "log": ["tensorboard"],
         },
-        "baselines": ["copy of F1", "F1 + (C2 - C1)"],
+        "baselines": ["fine_t1", "change"],
     }
     for section, keys in change.items():
         body[section] = {**body[section], **keys}

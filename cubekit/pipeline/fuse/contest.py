@@ -1,7 +1,7 @@
 """Networks and baselines on the same test pairs, one after the other."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +13,7 @@ import xarray as xr
 from cubekit.batching.pair_splits import SURVEY_PATCH, PairSplit
 from cubekit.batching.pairs import Pair
 from cubekit.errors import OptionError
+from cubekit.evaluation.fusion_baselines import predict_baseline
 from cubekit.evaluation.fusion_metrics import METRICS
 from cubekit.evaluation.fusion_scores import assess_fusion
 from cubekit.pipeline.fuse import steps
@@ -23,11 +24,14 @@ from cubekit.typing import FloatArray
 
 log = logging.getLogger("cubekit")
 
-BASELINES: Mapping[str, Callable[[Pair], xr.DataArray]] = {
-    "copy of F1": lambda pair: pair.fine_t1,
-    "C2": lambda pair: pair.coarse_t2,
-    "F1 + (C2 - C1)": lambda pair: pair.fine_t1 + (pair.coarse_t2 - pair.coarse_t1),
+NAMES: Mapping[str, str] = {
+    "fine_t1": "copy of F1",
+    "coarse_t2": "C2",
+    "change": "F1 + (C2 - C1)",
+    "starfm": "STARFM",
+    "fit_fc": "Fit-FC",
 }
+"""Baselines as tables call them."""
 
 _SHOWN = 400
 """Pixels of the longer side of the pictures, at most."""
@@ -84,9 +88,15 @@ class Contest:
         """Score what needs no training."""
         for name in self.spec.baselines:
             start = perf_counter()
-            images = [BASELINES[name](pair) for pair in self.split.test]
-            found = self._scored(name, images)
-            self.scores[name] = mean_scores(found, predict_seconds=perf_counter() - start)
+            images = [
+                predict_baseline(
+                    name, pair.coarse_t1, pair.coarse_t2, pair.fine_t1, ratio=self.spec.data.ratio
+                ).persist()
+                for pair in self.split.test
+            ]
+            spent = perf_counter() - start
+            found = self._scored(NAMES[name], images)
+            self.scores[NAMES[name]] = mean_scores(found, predict_seconds=spent)
 
     def _scored(self, name: str, images: Sequence[xr.DataArray]) -> list[dict[str, Any]]:
         """Compare predicted images with the true ones, pair by pair."""

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from cubekit.evaluation.fusion_baselines import Baseline
 from cubekit.pipeline.sections import Cube, Grid, Pipeline, Section, Source, Train
 
 
@@ -87,5 +88,5 @@ class FusePipeline(Pipeline):
     protocol: Protocol = Protocol()
     train: FuseTrain = FuseTrain()
     predict: FuseWindows = FuseWindows()
-    baselines: list[str] = Field(default=["copy of F1", "C2", "F1 + (C2 - C1)"])
+    baselines: list[Baseline] = Field(default=["fine_t1", "coarse_t2", "change", "starfm", "fit_fc"])
     rgb: tuple[str, str, str] | None = None
