@@ -1,8 +1,8 @@
 """Seven fusion networks beside their baselines on real Landsat and MODIS pairs, with a small CPU budget.
 
-``python -m benchmarks.studies.fusion`` reads the sets below ``CUBEKIT_SHARED``, trains every network on the first
-pairs of dates, predicts the last date as a whole scene, and prints eleven scores, weights and seconds, then what
-cutting the scene into windows does. ``--set kranj`` takes the small set; ``--networks edcstfn,gan_stfm`` a few;
+``python -m benchmarks.studies.fusion`` reads the sets below ``CUBEKIT_SHARED``, trains every network on the
+first pairs of dates, predicts the last date as a whole scene, and prints eleven scores, weights and seconds,
+then what cutting the scene into windows does. ``--set kranj`` takes the small set; ``--networks`` a few of them;
 ``--times 10`` ten times the epochs. Models stay in ``--out``: finished ones are not trained again.
 """
 
@@ -26,6 +26,7 @@ from cubekit.pipeline.fuse.job import compare_on
 from cubekit.pipeline.fuse.spec import FusePipeline
 from cubekit.pipeline.result import Workplace
 from cubekit.sources.fusion_sets import FusionSet
+from cubekit.training.bundle import Model
 from cubekit.typing import FloatArray
 
 VISITS = 2
@@ -124,8 +125,8 @@ def _spec(study: Study, networks: list[str], *, times: int, threads: int) -> Fus
     )
 
 
-def _seams(model: ck.training.bundle.Model, pair: Pair, name: str) -> str:  # type: ignore[name-defined]
-    """Compare the scene in windows with the scene at once, and steps across window borders with all others."""
+def _seams(model: Model, pair: Pair, name: str) -> str:
+    """Compare windows with the scene at once, or steps across their borders with all others."""
     part = replace(pair, **{key: image[:, :PART, :PART] for key, image in pair.images.items()})
     small = ck.fuse_pair(model, part, window=128).compute().to_numpy()
     if name == "edcstfn":

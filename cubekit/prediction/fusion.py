@@ -29,9 +29,9 @@ class FusionForward:
     """A fusion network as prediction calls it, with gaps kept out of it.
 
     A pixel is predicted where the images that it needs are known. Unknown ones are given to the network as
-    the mean of what is known at the place, so that neighbours are predicted too. With two pairs, networks that
-    have ``forward_pairs`` blend them themselves; the two predictions of any other are averaged, the one whose
-    coarse image differs less from that of the wanted date counting more, pixel by pixel.
+    the mean of what is known at the place, so that neighbours are predicted too. With two pairs, networks
+    that have ``forward_pairs`` blend them themselves; the two predictions of any other are averaged, the one
+    whose coarse image differs less from that of the wanted date counting more, pixel by pixel.
 
     Parameters
     ----------

@@ -41,7 +41,8 @@ def test_a_single_batch_is_learned(network: str) -> None:
     big = network == "swinstfm"  # ten times as slow, and too large for the learning rate of the others
     model = fit(
         network, pairs(1 if big else 2), epochs=4 if big else 7, batch=1 if big else 2, pretrain=1,
-        schedule="constant", learning_rate=1e-4 if big else 1e-3, arguments=SMALL.get(network, {}), progress=False,
+        schedule="constant", learning_rate=1e-4 if big else 1e-3, arguments=SMALL.get(network, {}),
+        progress=False,
     )  # fmt: skip
     losses = [row["train_loss"] for row in model.card.history]
     assert np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
