@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cubekit.look.sample import valid_share
     from cubekit.pipeline.compare import compare
     from cubekit.pipeline.runner import run
+    from cubekit.prediction.fuse import fuse_pair, fuse_series
     from cubekit.prediction.predict import plan_prediction, predict
     from cubekit.prediction.smooth import smooth
     from cubekit.sources.archive import open_archive
@@ -88,6 +89,7 @@ _load, _, _ = lazy_loader.attach(
         "look.sample": ["valid_share"],
         "pipeline.compare": ["compare"],
         "pipeline.runner": ["run"],
+        "prediction.fuse": ["fuse_pair", "fuse_series"],
         "prediction.predict": ["plan_prediction", "predict"],
         "prediction.smooth": ["smooth"],
         "sources.archive": ["open_archive"],
@@ -126,6 +128,8 @@ __all__ = [
     "fit",
     "fit_normalisation",
     "folds",
+    "fuse_pair",
+    "fuse_series",
     "grid",
     "load",
     "load_fractions",

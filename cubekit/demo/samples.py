@@ -21,6 +21,7 @@ class Maker(Protocol):
 
 SAMPLES: Mapping[str, str] = MappingProxyType(
     {
+        "fusion-pairs": "cubekit.demo.fusion:fusion_pairs",
         "sentinel-2-year": "cubekit.demo.landscape:sentinel_2_year",
     }
 )

@@ -21,6 +21,9 @@ class Job:
     runner: str
     """Its steps: a function ``(spec, workplace) -> RunResult``, as ``module:function``."""
 
+    contest: str | None = None
+    """The same for several networks side by side; None where there is none."""
+
     def words(self) -> "type[Pipeline]":
         """Load the class that checks a file of this kind.
 
@@ -46,6 +49,11 @@ JOBS: Mapping[str, Job] = MappingProxyType(
     {
         "classify": Job(
             "cubekit.pipeline.classify.spec:ClassifyPipeline", "cubekit.pipeline.classify.job:run_classify"
+        ),
+        "fuse": Job(
+            "cubekit.pipeline.fuse.spec:FusePipeline",
+            "cubekit.pipeline.fuse.job:run_fuse",
+            "cubekit.pipeline.fuse.job:compare_fusion",
         ),
     }
 )

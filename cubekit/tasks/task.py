@@ -37,6 +37,9 @@ class Recipe:
     schedule: Schedule = "constant"
     """How the learning rate falls."""
 
+    lowest_rate: float = 0.0
+    """Where a cosine schedule ends."""
+
     clip: float | None = 1.0
     """Gradients are clipped to this norm, so that one odd batch cannot throw the weights away."""
 
@@ -265,7 +268,7 @@ def scheduler_of(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Any:
     from torch.optim import lr_scheduler
 
     if recipe.schedule == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs, eta_min=recipe.lowest_rate)
     if recipe.schedule == "plateau":
         return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
     if recipe.schedule == "step":

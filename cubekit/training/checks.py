@@ -97,14 +97,16 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
     OptionError
         Naming argument and value.
     """
-    for name in ("epochs", "batch", "patience", "devices"):
-        value = settings[name]
+    for name in ("epochs", "batch", "patience", "valid_every", "devices"):
+        value = settings.get(name)
         if value is not None and value < 1:
             raise OptionError(f"{name}={value!r}: expected at least 1.")
     check_option("schedule", settings["schedule"], get_args(Schedule))
     check_option("precision", settings["precision"], ("32", "bf16", "16"))
     if settings["schedule"] == "plateau" and not with_valid:
         raise OptionError("schedule='plateau' needs validation samples: pass valid=, or another schedule.")
+    if settings["schedule"] == "plateau" and settings.get("valid_every", 1) > 1:
+        raise OptionError("schedule='plateau' looks at every epoch: leave valid_every out.")
     if not settings["learning_rate"] > 0:
         raise OptionError(f"learning_rate={settings['learning_rate']!r}: expected a number above 0.")
     if not 0 <= settings["label_smoothing"] < 1:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -91,6 +92,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     label_smoothing: float = 0.0,
     calibrate: bool = True,
     patience: int | None = None,
+    valid_every: int = 1,
     pretrain: int | None = None,
     clip: float | None = GRADIENT_NORM,
     precision: Precision = "32",
@@ -153,7 +155,9 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         Whether to fit a temperature on the validation samples, so that a probability of 0.8 is right in eight
         of ten cases there. Classes do not change.
     patience : int, optional
-        Stop after this many epochs without a lower validation loss.
+        Stop after this many validations without a lower validation loss.
+    valid_every : int, optional
+        Epochs from one validation to the next; only validated epochs can be kept.
     pretrain : int, optional
         Epochs for the autoencoder whose features some fusion networks are compared by. Default: 0.4 of
         `epochs`.
@@ -216,6 +220,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         "class_weights": class_weights if isinstance(class_weights, str | None) else list(class_weights),
         "label_smoothing": label_smoothing,
         "patience": patience,
+        "valid_every": valid_every,
         "precision": precision,
         "devices": devices,
     }
@@ -235,6 +240,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         epochs=epochs,
         learning_rate=settings["learning_rate"],
         schedule=settings["schedule"],
+        lowest_rate=how.lowest_rate,
         clip=clip,
     )
     with repeatable(seed), quiet(), torch_threads(threads):
@@ -257,6 +263,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
             progress=progress,
             checkpoint_minutes=checkpoint_minutes,
             pretrain=settings.get("pretrain", 0),
+            valid_every=valid_every,
             identity=_identity(
                 settings | {"network": name, "arguments": built_with, "scaling": scaling.to_dict()},
                 built,
@@ -369,7 +376,8 @@ def _features(
         if first.out is not None:
             first.out.mkdir(exist_ok=True)
         task = Reconstruct(Reconstructor(autoencoder), how=how, recipe=replace(recipe, epochs=first.epochs))
-        run_epochs(task, first, train=streams[0], valid=streams[1])
+        with torch.random.fork_rng():  # what follows must not depend on whether this was done just now
+            run_epochs(task, first, train=streams[0], valid=streams[1])
         if hasattr(streams[0], "set_epoch"):
             streams[0].set_epoch(0)
     return autoencoder

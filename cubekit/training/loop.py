@@ -35,11 +35,14 @@ class KeepBest(Callback):
         Whose ``kept`` weights count.
     out : path, optional
         Folder for ``metrics.csv``.
+    valid_every : int, optional
+        Epochs from one validation to the next; the others cannot be the best, and have no scores of it.
     """
 
-    def __init__(self, task: Task, out: Path | None = None) -> None:
+    def __init__(self, task: Task, out: Path | None = None, *, valid_every: int = 1) -> None:
         self._task = task
         self._out = out
+        self._every = valid_every
         self._best = math.inf
         self._state: Mapping[str, Tensor] | None = None
         self._start = monotonic()
@@ -90,6 +93,9 @@ class KeepBest(Callback):
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
         scores["train_loss"] = self._sum / max(self._count, 1)
         self._sum, self._count = 0.0, 0
+        validated = epoch % self._every == 0
+        if not validated:  # Lightning still shows those of the last validation
+            scores = {name: value for name, value in scores.items() if not name.startswith("valid_")}
         self.rows.append({"epoch": epoch, **scores, "seconds": round(monotonic() - self._start, 3)})
         loss = scores.get("valid_loss", -float(epoch))  # without validation the last epoch is kept
         if not math.isfinite(loss):
@@ -97,7 +103,7 @@ class KeepBest(Callback):
                 f"The validation loss became {loss} in epoch {epoch}: lower learning_rate=, or look for "
                 "infinite values in the validation samples."
             )
-        if loss < self._best:
+        if validated and loss < self._best:
             self._best, self.epoch = loss, epoch
             self._state = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         if self._out is not None and trainer.is_global_zero:
@@ -263,7 +269,8 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
         train = RankShare(train, run.devices)
     if isinstance(valid, SharedStream):
         valid.everywhere = True  # so that all processes agree when to stop
-    keeper, stop = KeepBest(task, run.out), StopAsked()
+    every = 1 if valid is None else min(run.valid_every, run.epochs)
+    keeper, stop = KeepBest(task, run.out, valid_every=every), StopAsked()
     shown = shown_as(run.progress)
     callbacks: list[Callback] = [NewOrder(train), keeper]
     if shown == "bar":
@@ -283,6 +290,7 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
         logger=[*_loggers(run)] or False,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
+        check_val_every_n_epoch=every,
         enable_checkpointing=False,  # KeepState saves; bundles are never pickled
         enable_model_summary=False,
         enable_progress_bar=shown == "bar",

@@ -61,6 +61,9 @@ class Run:
     pretrain: int = 0
     """Epochs of a first stage."""
 
+    valid_every: int = 1
+    """Epochs from one validation to the next."""
+
     identity: str = ""
     """Digest of samples, network and settings: a state of another training is not gone on from."""
 
