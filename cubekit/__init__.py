@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cubekit.batching.series import read_series
     from cubekit.batching.split import split
     from cubekit.batching.torch import batches
+    from cubekit.batching.torch.years import year_batches
+    from cubekit.batching.years import split_years
     from cubekit.catalog import open_catalog
     from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from cubekit.pipeline.compare import compare
     from cubekit.pipeline.runner import run
     from cubekit.prediction.predict import plan_prediction, predict
+    from cubekit.prediction.rollout import forecast
     from cubekit.prediction.smooth import smooth
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
@@ -66,6 +69,8 @@ _load, _, _ = lazy_loader.attach(
         "batching.series": ["read_series"],
         "batching.split": ["split"],
         "batching.torch": ["batches"],
+        "batching.torch.years": ["year_batches"],
+        "batching.years": ["split_years"],
         "catalog": ["open_catalog"],
         "cube.audit": ["audit_offsets"],
         "cube.composite": ["composite"],
@@ -85,6 +90,7 @@ _load, _, _ = lazy_loader.attach(
         "pipeline.compare": ["compare"],
         "pipeline.runner": ["run"],
         "prediction.predict": ["plan_prediction", "predict"],
+        "prediction.rollout": ["forecast"],
         "prediction.smooth": ["smooth"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
@@ -122,6 +128,7 @@ __all__ = [
     "fit",
     "fit_normalisation",
     "folds",
+    "forecast",
     "grid",
     "load_fractions",
     "load_labels",
@@ -145,11 +152,13 @@ __all__ = [
     "search",
     "smooth",
     "split",
+    "split_years",
     "time_strip",
     "valid_share",
     "verify",
     "why",
     "write",
+    "year_batches",
 ]
 
 
