@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
+    from cubekit.cube.ecology import vegetation_index
     from cubekit.cube.fill import fill_gaps
     from cubekit.cube.indices import add_indices
     from cubekit.cube.load import open_cube
     from cubekit.cube.status import read_status
+    from cubekit.cube.yearly import open_yearly
     from cubekit.errors import CubekitError
     from cubekit.exports.export import export
     from cubekit.grids import grid
@@ -75,10 +77,12 @@ _load, _, _ = lazy_loader.attach(
         "cube.audit": ["audit_offsets"],
         "cube.composite": ["composite"],
         "cube.cost": ["plan"],
+        "cube.ecology": ["vegetation_index"],
         "cube.fill": ["fill_gaps"],
         "cube.indices": ["add_indices"],
         "cube.load": ["open_cube"],
         "cube.status": ["read_status"],
+        "cube.yearly": ["open_yearly"],
         "errors": ["CubekitError"],
         "exports.export": ["export"],
         "grids": ["grid"],
@@ -138,6 +142,7 @@ __all__ = [
     "open_catalog",
     "open_cube",
     "open_items",
+    "open_yearly",
     "plan",
     "plan_prediction",
     "plan_rechunk",
@@ -155,6 +160,7 @@ __all__ = [
     "split_years",
     "time_strip",
     "valid_share",
+    "vegetation_index",
     "verify",
     "why",
     "write",
