@@ -1,4 +1,4 @@
-"""The six indices of yearly vegetation and ecology maps: four from the catalogue, FVC and RSEI as published."""
+"""The six indices of yearly vegetation and ecology maps: from the catalogue, or as they were published."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,9 +19,9 @@ Sensor: TypeAlias = Literal["tm", "etm", "oli"]
 """Landsat sensor whose wetness is meant."""
 
 _CATALOGUE: Final[Mapping[str, str]] = MappingProxyType(
-    {"EVI": "EVI", "NDVI": "NDVI", "RVI": "SR", "SAVI": "SAVI"}
+    {"EVI": "EVI", "NDVI": "NDVI", "RVI": "SR"}
 )
-"""Index to its name in the catalogue, where RVI is a ratio of a red edge band: ours is near infrared over red."""
+"""Index to its name in the catalogue, whose RVI is another one: a ratio of a red edge band."""
 
 WETNESS: Final[Mapping[Sensor, tuple[float, ...]]] = MappingProxyType(
     {
@@ -34,6 +34,7 @@ WETNESS: Final[Mapping[Sensor, tuple[float, ...]]] = MappingProxyType(
 doi:10.1016/0034-4257(85)90102-6; Huang et al. 2002, doi:10.1080/01431160110106113; Baig et al. 2014,
 doi:10.1080/2150704X.2014.915434."""
 
+_SOIL = 0.5  # of SAVI, Huete 1988, doi:10.1016/0034-4257(88)90106-X; the catalogue's default is that of EVI, 1
 _REFLECTED = ("B", "G", "R", "N", "S1", "S2")
 _SAMPLE = 4_000_000  # pixels that percentiles are taken of; more change them by less than their meaning
 
@@ -55,7 +56,7 @@ def vegetation_index(
     cube : xarray.Dataset
         Reflectance ``(time, band, y, x)``, as for :func:`cubekit.add_indices`; one date a year for forecasts.
     name : {"EVI", "FVC", "NDVI", "RVI", "RSEI", "SAVI"}
-        Index; RVI is near infrared over red.
+        Index; RVI is near infrared over red, SAVI has the soil term 0.5.
     sensor : {"tm", "etm", "oli"}, optional
         For RSEI.
     heat : str, optional
@@ -84,6 +85,11 @@ def vegetation_index(
         return vegetation_cover(cube, soil=soil, vegetation=vegetation)
     if name == "RSEI":
         return ecological_index(cube, sensor=sensor, heat=heat, water=water)
+    if name == "SAVI":
+        check_cube(cube)
+        red, nir = (_band(cube, place) for place in bands_for(cube, ("R", "N")).values())
+        savi = (1 + _SOIL) * (nir - red) / (nir + red + _SOIL)
+        return _named(cube, savi.expand_dims(band=["SAVI"]).transpose(*DIMS), "SAVI")
     known = _CATALOGUE[name]
     found = add_indices(cube.sel(band=[b for b in cube["band"].to_numpy() if b != known]), known)
     return found.sel(band=[known]).assign_coords(band=[name])

@@ -25,7 +25,7 @@ def reflectance(seed: int = 0, *, dates: int = 3) -> xr.Dataset:
     return xr.Dataset({"data": (("time", "band", "y", "x"), data, {"grid_mapping": "spatial_ref"})}, coords)
 
 
-def test_the_four_of_the_catalogue_by_hand() -> None:
+def test_the_four_plain_ones_by_hand() -> None:
     cube = reflectance()
     blue, red, nir = (cube["data"].sel(band=band).to_numpy() for band in ("blue", "red", "nir08"))
     expected: dict[EcologyIndex, Any] = {
