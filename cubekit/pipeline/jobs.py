@@ -47,6 +47,9 @@ JOBS: Mapping[str, Job] = MappingProxyType(
         "classify": Job(
             "cubekit.pipeline.classify.spec:ClassifyPipeline", "cubekit.pipeline.classify.job:run_classify"
         ),
+        "forecast": Job(
+            "cubekit.pipeline.forecast.spec:ForecastPipeline", "cubekit.pipeline.forecast.job:run_forecast"
+        ),
     }
 )
 """Task to where its words and steps are."""

@@ -107,6 +107,56 @@ def forecast(  # noqa: PLR0913
     return write(result, out, layout={"time": 1}, overwrite=overwrite, workers=workers, progress=progress)
 
 
+def hindcast(
+    model: Any,
+    cube: xr.Dataset,
+    years: Sequence[int],
+    *,
+    passes: int = 0,
+    turning: Turning = "none",
+    tile: int | None = None,
+    zone: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """Forecast years that a cube holds, each from the years before it alone.
+
+    Parameters
+    ----------
+    model : cubekit.training.bundle.Model, or a sequence of them
+        Trained to forecast; these years should have been no targets of its training.
+    cube : xarray.Dataset
+        Yearly maps.
+    years : sequence of int
+        Calendar years to forecast.
+    passes, turning, tile, zone : optional
+        As for :func:`forecast`.
+
+    Returns
+    -------
+    xarray.Dataset
+        As :func:`forecast` returns, with the dates of the cube; lazy.
+
+    Raises
+    ------
+    OptionError
+        If a year is not in the cube, or none is given.
+    ModelMismatchError
+        If too few years lie before one of them, or the model does not fit.
+    """
+    held = cube["time"].dt.year.to_numpy().tolist()
+    unknown = [year for year in years if year not in held]
+    if unknown or not years:
+        raise OptionError(f"years={list(years)}: the cube holds {held[0]} to {held[-1]}, not {unknown}.")
+    places = [held.index(year) for year in years]
+    maps = [
+        forecast(
+            model, cube.isel(time=slice(0, place)), passes=passes, turning=turning, tile=tile, zone=zone
+        )
+        for place in places
+    ]
+    together: xr.Dataset = maps[0] if len(maps) == 1 else xr.concat(maps, "time", combine_attrs="drop")
+    return together.assign_coords(time=cube["time"].to_numpy()[places]).assign_attrs(maps[0].attrs)
+
+
 class _Drawn:
     """One network out of those that dropout averages over, as a model of its own."""
 
