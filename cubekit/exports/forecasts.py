@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SHOWN = 3000
 """Points of a scatter plot, at most, in a zone; lines are fitted to all pixels."""
 
+_ZONES = (ACCENT[1], ACCENT[0], *ACCENT[2:])  # the first zone, such as a mine, in vermilion; the next in blue
 _Z = 1.959963984540054  # half the width of the middle 95 % of a normal distribution, in standard deviations
 
 
@@ -63,11 +64,12 @@ def forecast_maps_figure(
         for column, (name, values, cmap, limits) in enumerate(panels):
             axes = figure.add_subplot(1, 3, column + 1, facecolor=EMPTY)
             image = show_image(axes, values, truth, cmap=cmap, limits=limits)
-            axes.set_title(name if column else f"{title}\n{name}", fontsize=9)
+            axes.set_title(name, fontsize=9)
             axes.set(xticks=[], yticks=[])
             bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=25, extend="both")
             bar.set_label(label if column < 2 else f"difference of {label}")  # noqa: PLR2004  (two maps)
             bar.outline.set_visible(False)
+        figure.suptitle(title, x=0.005, ha="left", fontsize=10.5, fontweight="bold")
         return figure
 
 
@@ -116,10 +118,8 @@ def forecast_scatter_figure(
         low, high = np.percentile(both, (0.1, 99.9))
         room = 0.04 * (high - low) or 1.0
         axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room))
-        axes.plot([low - room, high + room], [low - room, high + room], color=FAINT, lw=0.9, ls=(0, (4, 3)))
-        axes.annotate(
-            "y = x", (high, high), (-4, -14), textcoords="offset points", fontsize=7.5, color=FAINT, ha="right"
-        )
+        ends = [low - room, high + room]
+        axes.plot(ends, ends, color=FAINT, lw=0.9, ls=(0, (4, 3)), label="y = x")
         axes.set(xlabel=f"true {label}", ylabel=f"forecast {label}", aspect="equal")
         axes.set_title(title)
         legend = axes.legend(loc="upper left", handletextpad=0.4, borderaxespad=0.2)
@@ -135,10 +135,10 @@ def _points(
 ) -> None:
     """Draw a regular sample of the pixels of each zone, and of those in none."""
     rest, layers = known.copy(), []
-    for (name, inside), colour in zip(zones.items(), ACCENT[1:], strict=False):
+    for (name, inside), colour in zip(zones.items(), _ZONES, strict=False):
         layers.append((name, rest & inside, colour))
         rest &= ~np.asarray(inside, bool)
-    layers.append(("elsewhere" if zones else "pixels", rest, ACCENT[0]))
+    layers.append(("elsewhere" if zones else "pixels", rest, FAINT if zones else ACCENT[0]))
     for name, chosen, colour in reversed(layers):
         x, y = truth[chosen], predicted[chosen]
         if x.size:

@@ -26,6 +26,7 @@ def forecast(  # noqa: PLR0913
     passes: int = 0,
     turning: Turning = "none",
     tile: int | None = None,
+    blend: int | None = None,
     zone: xr.DataArray | None = None,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
@@ -53,6 +54,8 @@ def forecast(  # noqa: PLR0913
         Test-time augmentation, in every step.
     tile : int, optional
         Pixels a side of one task's block; the maps do not depend on it.
+    blend : int, optional
+        Pixels a side of overlapping windows to average, see :func:`cubekit.predict`. Default: exact margins.
     zone : xarray.DataArray, optional
         ``(y, x)`` bool: pixels to forecast; the others stay without data.
     out : path, optional
@@ -88,7 +91,7 @@ def forecast(  # noqa: PLR0913
     check_yearly(cube)
     members = _members(model, passes)
     past = _past(members[0], cube)
-    runs = [_run(member, past, steps, turning=turning, tile=tile) for member in members]
+    runs = [_run(member, past, steps, turning=turning, tile=tile, blend=blend) for member in members]
     together = xr.concat(runs, "member") if len(runs) > 1 else runs[0].expand_dims("member")
     together = together.where(zone) if zone is not None else together
     dates = _coming(past["time"].to_numpy(), steps)
@@ -115,6 +118,7 @@ def hindcast(
     passes: int = 0,
     turning: Turning = "none",
     tile: int | None = None,
+    blend: int | None = None,
     zone: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Forecast years that a cube holds, each from the years before it alone.
@@ -127,7 +131,7 @@ def hindcast(
         Yearly maps.
     years : sequence of int
         Calendar years to forecast.
-    passes, turning, tile, zone : optional
+    passes, turning, tile, blend, zone : optional
         As for :func:`forecast`.
 
     Returns
@@ -149,7 +153,13 @@ def hindcast(
     places = [held.index(year) for year in years]
     maps = [
         forecast(
-            model, cube.isel(time=slice(0, place)), passes=passes, turning=turning, tile=tile, zone=zone
+            model,
+            cube.isel(time=slice(0, place)),
+            passes=passes,
+            turning=turning,
+            tile=tile,
+            blend=blend,
+            zone=zone,
         )
         for place in places
     ]
@@ -207,11 +217,13 @@ def _past(model: Any, cube: xr.Dataset) -> xr.Dataset:
     return kept.assign({MAIN: values})
 
 
-def _run(model: Any, past: xr.Dataset, steps: int, *, turning: Turning, tile: int | None) -> xr.DataArray:
+def _run(
+    model: Any, past: xr.Dataset, steps: int, *, turning: Turning, tile: int | None, blend: int | None
+) -> xr.DataArray:
     """Go through the years with one network: (time, band, y, x)."""
     maps = []
     for step in range(1, steps + 1):
-        value = predict(model, past, turning=turning, tile=tile)["value"]
+        value = predict(model, past, turning=turning, tile=tile, blend=blend)["value"]
         newest = value.expand_dims(time=_coming(past["time"].to_numpy(), 1), band=past["band"].to_numpy())
         newest = newest.transpose(*DIMS).drop_vars([n for n in value.coords if n not in {"y", "x"}])
         maps.append(newest)

@@ -110,6 +110,8 @@ class Ahead(Section):
     passes: int = Field(default=0, ge=0)
     turning: Literal["none", "flips", "rotations"] = "none"
     tile: int | None = Field(default=None, gt=0)
+    blend: int | None = Field(default=None, ge=4)
+    """Pixels a side of overlapping windows to average; without it, exact margins."""
 
 
 class ForecastPipeline(Pipeline):

@@ -179,9 +179,8 @@ def test(spec: ForecastPipeline, model: Model, cube: xr.Dataset, split: YearSpli
     calendar = cube["time"].dt.year.to_numpy()
     years = tuple(int(calendar[place]) for place in split.test)
     ahead = spec.predict
-    found = hindcast(
-        model, cube, years, passes=ahead.passes, turning=ahead.turning, tile=ahead.tile, zone=_within(spec, cube)
-    )
+    options = ahead.model_dump(exclude={"steps"})
+    found = hindcast(model, cube, years, zone=_within(spec, cube), **options)
     found = cubekit.write(found, folder / "hindcast.zarr", layout={"time": 1}, overwrite=True)
     maps = to_physical(cube[MAIN].isel(band=0)).to_numpy()
     plain = [baseline_maps(maps, place, window=split.window) for place in split.test]
@@ -189,7 +188,8 @@ def test(spec: ForecastPipeline, model: Model, cube: xr.Dataset, split: YearSpli
     forecasts |= {name: np.stack([each[name] for each in plain]) for name in plain[0]}
     truth = maps[list(split.test)]
     zones = {name: inside.to_numpy() for name, inside in zones_of(cube).items()}
-    scores = assess_forecasts(truth, forecasts, years=years, zones=zones)
+    parts = {name: inside for name, inside in zones.items() if name != spec.within}  # that one is the total
+    scores = assess_forecasts(truth, forecasts, years=years, zones=parts)
     return Tested(years, truth, forecasts, zones, scores)
 
 
