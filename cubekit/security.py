@@ -7,7 +7,7 @@ are allowed in code (``allow_hosts=``) or by the user's environment (``CUBEKIT_A
 import ipaddress
 import logging
 import os
-import pickle  # noqa: S403  (read by an allow-list only: see read_array_pickle)
+import pickle
 import re
 import socket
 from collections.abc import Collection, Hashable, Iterable
@@ -220,7 +220,7 @@ def read_array_pickle(path: StrPath) -> Any:
         raise SecurityError(f"{file} is no pickle of arrays ({type(error).__name__}: {error}).") from error
 
 
-class _ArrayUnpickler(pickle.Unpickler):  # noqa: S301  (knows five names)
+class _ArrayUnpickler(pickle.Unpickler):
     """Unpickler that builds arrays of numbers and plain containers."""
 
     def find_class(self, module: str, name: str, /) -> Any:

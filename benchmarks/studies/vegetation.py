@@ -63,7 +63,9 @@ STACKS: Mapping[str, Stack] = {
 """Name to stack; sea, which the LAI maps hold as 0, is no data."""
 
 
-def study(stack: Stack, root: Path, seeds: list[int], budget: argparse.Namespace) -> dict[str, ForecastScores]:
+def study(
+    stack: Stack, root: Path, seeds: list[int], budget: argparse.Namespace
+) -> dict[str, ForecastScores]:
     """Train with every seed and way, and score each beside the baselines."""
     cube = stack.load(root)
     calendar, maps = cube["time"].dt.year.to_numpy(), cube["data"].to_numpy()[:, 0]
@@ -147,7 +149,9 @@ def seams() -> str:
             return network(torch.from_numpy(np.ascontiguousarray(windows[0]))[None]).numpy()
 
     whole = forward([maps])
-    lines = [f"largest and mean difference to the whole map at once (its standard deviation {whole.std():.4f})"]
+    lines = [
+        f"largest and mean difference to the whole map at once (its standard deviation {whole.std():.4f})"
+    ]
     for name, reach in (
         ("exact margins", measure_reach(network, [(8, 1)])),
         ("cosine blend", Reach(halo=None, multiple=4)),
@@ -172,7 +176,10 @@ def main() -> int:
         return 0
     root = Path(os.environ.get("CUBEKIT_SHARED", "../shared")) / "data"
     if not root.is_dir():
-        print(f"There are no stacks at {root}: set CUBEKIT_SHARED to the folder that holds data/.", file=sys.stderr)
+        print(
+            f"There are no stacks at {root}: set CUBEKIT_SHARED to the folder that holds data/.",
+            file=sys.stderr,
+        )
         return 2
     seeds = [int(seed) for seed in given.seeds.split(",")]
     start = monotonic()

@@ -131,7 +131,9 @@ def split_years(  # noqa: PLR0913
     if not (0 < valid < 1 and 0 <= masked < 1):
         raise OptionError(f"valid={valid!r} must lie between 0 and 1, masked={masked!r} from 0 to below 1.")
     if min(window, hold_out, valid_years) < 1:
-        raise OptionError(f"window={window}, hold_out={hold_out}, valid_years={valid_years}: at least 1 each.")
+        raise OptionError(
+            f"window={window}, hold_out={hold_out}, valid_years={valid_years}: at least 1 each."
+        )
     train, held = _target_years(cube.sizes["time"], window, hold_out)
     inside = _inside(cube, zone, cube.sizes["time"] - hold_out)
     role = np.where(inside, TRAIN, OUTSIDE).astype("uint8")
@@ -140,7 +142,9 @@ def split_years(  # noqa: PLR0913
         role[_blocks(inside, valid, block or _block_of(inside, patch), seed)] = VALID
     else:
         if len(train) <= valid_years:
-            raise OptionError(f"{len(train)} target years leave none for training: lower valid_years= or window=.")
+            raise OptionError(
+                f"{len(train)} target years leave none for training: lower valid_years= or window=."
+            )
         train, validating = train[:-valid_years], train[-valid_years:]
     split = YearSplit(
         window=window, patch=patch, train=train, valid=validating, test=held, role=role, corners={}

@@ -18,9 +18,7 @@ EcologyIndex: TypeAlias = Literal["EVI", "FVC", "NDVI", "RVI", "RSEI", "SAVI"]
 Sensor: TypeAlias = Literal["tm", "etm", "oli"]
 """Landsat sensor whose wetness is meant."""
 
-_CATALOGUE: Final[Mapping[str, str]] = MappingProxyType(
-    {"EVI": "EVI", "NDVI": "NDVI", "RVI": "SR"}
-)
+_CATALOGUE: Final[Mapping[str, str]] = MappingProxyType({"EVI": "EVI", "NDVI": "NDVI", "RVI": "SR"})
 """Index to its name in the catalogue, whose RVI is another one: a ratio of a red edge band."""
 
 WETNESS: Final[Mapping[Sensor, tuple[float, ...]]] = MappingProxyType(
@@ -34,7 +32,9 @@ WETNESS: Final[Mapping[Sensor, tuple[float, ...]]] = MappingProxyType(
 doi:10.1016/0034-4257(85)90102-6; Huang et al. 2002, doi:10.1080/01431160110106113; Baig et al. 2014,
 doi:10.1080/2150704X.2014.915434."""
 
-_SOIL = 0.5  # of SAVI, Huete 1988, doi:10.1016/0034-4257(88)90106-X; the catalogue's default is that of EVI, 1
+_SOIL = (
+    0.5  # of SAVI, Huete 1988, doi:10.1016/0034-4257(88)90106-X; the catalogue's default is that of EVI, 1
+)
 _REFLECTED = ("B", "G", "R", "N", "S1", "S2")
 _SAMPLE = 4_000_000  # pixels that percentiles are taken of; more change them by less than their meaning
 
@@ -192,7 +192,9 @@ def ecological_index(
     check_cube(cube)
     if heat not in cube["band"].to_numpy():
         bands = cube["band"].to_numpy().tolist()
-        raise CubeError(f"RSEI needs the land surface temperature as a band: no {heat!r} in {bands}; give heat=.")
+        raise CubeError(
+            f"RSEI needs the land surface temperature as a band: no {heat!r} in {bands}; give heat=."
+        )
     parts = _parts(cube, sensor, heat)
     if not water:
         green, short = (_band(cube, place) for place in bands_for(cube, ("G", "S1")).values())

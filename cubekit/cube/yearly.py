@@ -93,7 +93,9 @@ def open_yearly(
         items = open_archive(root, patterns, bands=[name], nodata=nodata, scale=scale, on_unmatched="skip")
         cubes.append(_physical(open_cube(items, bands=[name]), outside))
     for name, cube in zip(names[1:], cubes[1:], strict=True):
-        if not cube.indexes["time"].equals(cubes[0].indexes["time"]) or geobox_of(cube) != geobox_of(cubes[0]):
+        if not cube.indexes["time"].equals(cubes[0].indexes["time"]) or geobox_of(cube) != geobox_of(
+            cubes[0]
+        ):
             raise CubeError(f"{name} and {names[0]} cover other years or another grid: open them one by one.")
     first = cubes[0]
     if len(cubes) > 1:

@@ -5,7 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
+from cubekit.cube.contract import MAIN, to_physical
+from cubekit.cube.yearly import zones_of
 from cubekit.errors import OptionError
 from cubekit.evaluation.map_baselines import climatology, damped_persistence, linear_trend, persistence
 from cubekit.typing import Array, BoolArray, FloatArray
@@ -250,6 +253,50 @@ def assess_forecasts(
         raise OptionError("There is nothing to compare: no known pixel has a forecast of everyone.")
     lost = int((known & ~counted).sum())
     return ForecastScores(name=next(iter(forecasts)), rows=tuple(rows), lost=lost)
+
+
+def score_forecasts(
+    cube: xr.Dataset,
+    forecasts: Mapping[str, xr.Dataset],
+    *,
+    window: int,
+    zones: Mapping[str, BoolArray] | None = None,
+) -> ForecastScores:
+    """Score forecasts of years that a cube holds, beside all baselines.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        Yearly maps of one band; read into memory.
+    forecasts : mapping
+        Name to what :func:`cubekit.prediction.rollout.hindcast` gave, all of the same years.
+    window : int
+        Years that the forecasts look back on.
+    zones : mapping, optional
+        Name to ``(y, x)`` bool. Default: the zones beside the maps.
+
+    Returns
+    -------
+    ForecastScores
+        Of all forecasts and of `BASELINES`.
+
+    Raises
+    ------
+    OptionError
+        If a year of the forecasts is not in the cube, or nothing can be compared.
+    """
+    maps: FloatArray = to_physical(cube[MAIN].isel(band=0)).to_numpy()
+    calendar = cube["time"].dt.year.to_numpy().tolist()
+    years = [int(year) for year in next(iter(forecasts.values()))["time"].dt.year.to_numpy()]
+    absent = [year for year in years if year not in calendar]
+    if absent:
+        raise OptionError(f"The cube holds {calendar[0]} to {calendar[-1]}: there is no truth for {absent}.")
+    places = [calendar.index(year) for year in years]
+    plain = [baseline_maps(maps, place, window=window) for place in places]
+    found = {name: each[MAIN].isel(band=0).to_numpy() for name, each in forecasts.items()}
+    found |= {name: np.stack([each[name] for each in plain]) for name in plain[0]}
+    parts = {name: each.to_numpy() for name, each in zones_of(cube).items()} if zones is None else zones
+    return assess_forecasts(maps[places], found, years=years, zones=parts)
 
 
 def _rows(pairs: Mapping[str, tuple[Array, Array]], year: str, zone: str) -> list[ForecastScore]:

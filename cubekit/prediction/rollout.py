@@ -98,7 +98,10 @@ def forecast(  # noqa: PLR0913
     found = {MAIN: together.mean("member", skipna=False, keep_attrs=True)}
     if len(runs) > 1:
         found["spread"] = together.std("member", skipna=False)
-        found["spread"].attrs = {"long_name": "standard deviation over members", "_FillValue": np.float32("nan")}
+        found["spread"].attrs = {
+            "long_name": "standard deviation over members",
+            "_FillValue": np.float32("nan"),
+        }
     result = xr.Dataset({name: _described(each, past) for name, each in found.items()})
     result = result.assign_coords(time=dates).assign_attrs(_provenance(cube, members, past))
     if out is None:
@@ -190,7 +193,9 @@ def _members(model: Any, passes: int) -> list[Any]:
     for each in models:
         task = getattr(getattr(each, "card", None), "task", None)
         if task != "forecast":
-            raise ModelMismatchError(f"{each!r} does not forecast (its task is {task!r}): use cubekit.predict.")
+            raise ModelMismatchError(
+                f"{each!r} does not forecast (its task is {task!r}): use cubekit.predict."
+            )
         if passes and not has_dropout(each.network):
             raise OptionError(
                 f"passes={passes}: the network of {each!r} drops nothing. Train it with "

@@ -50,7 +50,7 @@ class YearStream(SharedStream):
         Threads that read ahead.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  (made by year_batches)
+    def __init__(  # noqa: PLR0917  (made by year_batches)
         self,
         cube: xr.Dataset,
         split: YearSplit,
@@ -129,7 +129,11 @@ class YearStream(SharedStream):
         """The stream over the patches of this epoch."""
         if self._made is None or self._made[0] != self._epoch:
             plan = PatchPlan.at(
-                self.cube, self.split.patch, corners=self.draw(self._epoch), steps=self.split.window, horizon=1
+                self.cube,
+                self.split.patch,
+                corners=self.draw(self._epoch),
+                steps=self.split.window,
+                horizon=1,
             )
             training = self.part == "train"
             stream = batches(

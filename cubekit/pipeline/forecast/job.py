@@ -36,9 +36,7 @@ def run_forecast(spec: ForecastPipeline, place: Workplace) -> RunResult:
     ahead = place.step("predict", lambda: steps.predict_maps(spec, model, cube, folder))
     files = place.step(
         "export",
-        lambda: export_all(
-            spec, folder, cube=cube, split=split, model=model, tested=tested, ahead=ahead
-        ),
+        lambda: export_all(spec, folder, cube=cube, split=split, model=model, tested=tested, ahead=ahead),
     )
     scores = {spec.train.network: tested.scores}
     return place.finish(spec.title, files, scores, verdict=verdict(tested.scores))

@@ -134,7 +134,9 @@ def _report(
         key_figures=[
             KeyFigure(label="RMSE, held-out years", value=f"{own.rmse:.4g}", note=f"R² {own.r2:.3f}"),
             *(
-                KeyFigure(label=f"skill to {name}", value=f"{skill:+.3f}", note=f"RMSE {scores.of(name).rmse:.4g}")
+                KeyFigure(
+                    label=f"skill to {name}", value=f"{skill:+.3f}", note=f"RMSE {scores.of(name).rmse:.4g}"
+                )
                 for name, skill in own.skill.items()
             ),
         ],
@@ -144,7 +146,11 @@ def _report(
                 text="No year here was a target of training or validation, nor an input of such a target. Each was "
                 "forecast from the true maps before it. Every forecaster is scored on the same pixels.",
                 pictures=[
-                    _picture(files["maps"], "True map, forecast and difference of the last held-out year", wide=True),
+                    _picture(
+                        files["maps"],
+                        "True map, forecast and difference of the last held-out year",
+                        wide=True,
+                    ),
                     _picture(files["scatter"], "Forecast against true values"),
                 ],
                 tables=[Table(columns=COLUMNS, rows=[_row(row) for row in scores.rows])],
@@ -182,7 +188,9 @@ def _row(row: ForecastScore) -> tuple[str, ...]:
 
 def _settings(spec: ForecastPipeline) -> dict[str, object]:
     """List every setting of the file."""
-    kept = spec.model_dump(mode="json", exclude_none=True, include={"index", "maps", "within", "sampling", "train", "predict"})
+    kept = spec.model_dump(
+        mode="json", exclude_none=True, include={"index", "maps", "within", "sampling", "train", "predict"}
+    )
     return {
         f"{section} {key}".strip(): value
         for section, body in kept.items()

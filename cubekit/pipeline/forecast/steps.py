@@ -17,6 +17,7 @@ from cubekit.batching.years import YearSplit, split_years
 from cubekit.cube.contract import MAIN, to_physical
 from cubekit.cube.ecology import vegetation_index
 from cubekit.cube.yearly import (
+    ZONE,
     fill_nearest,
     open_yearly,
     read_mask,
@@ -27,7 +28,7 @@ from cubekit.cube.yearly import (
     zones_of,
 )
 from cubekit.errors import PipelineError
-from cubekit.evaluation.forecast import ForecastScores, assess_forecasts, baseline_maps
+from cubekit.evaluation.forecast import ForecastScores, score_forecasts
 from cubekit.pipeline.forecast.spec import ForecastPipeline, Maps
 from cubekit.pipeline.scenes import build_cube
 from cubekit.pipeline.training import save_with_curves
@@ -65,7 +66,9 @@ def check_inputs(spec: ForecastPipeline) -> None:
         named["maps.years.root"] = spec.maps.years.root
     for key, path in named.items():
         if not Path(path).exists():
-            raise PipelineError(f"Key {key!r}: there is nothing at {path}. Relative paths start at {Path.cwd()}.")
+            raise PipelineError(
+                f"Key {key!r}: there is nothing at {path}. Relative paths start at {Path.cwd()}."
+            )
 
 
 def build_maps(spec: ForecastPipeline, folder: Path, *, overwrite: bool) -> xr.Dataset:
@@ -90,26 +93,68 @@ def _maps(spec: ForecastPipeline, folder: Path, *, overwrite: bool) -> xr.Datase
         return open_yearly(index=spec.index, **maps.years.model_dump(exclude_none=True))
     if maps.npz is not None:
         return read_yearly_npz(
-            maps.npz.path, spec.index, like=_grid_of(maps.npz.like), missing=maps.npz.missing
+            maps.npz.path, spec.index, like=grid_of(maps.npz.like), missing=maps.npz.missing
         )
     if maps.scenes is not None:
         scenes = maps.scenes
         cube = build_cube(scenes, folder / "reflectance.zarr", overwrite=overwrite)
         options = scenes.model_dump(exclude={"source", "grid", "cube"}, exclude_none=True)
         return with_all_years(vegetation_index(cube, spec.index, **options))  # type: ignore[arg-type]  # checked there
-    opened = cubekit.open(str(maps.store))
-    if spec.index not in opened["band"].to_numpy():
+    return open_maps(Path(str(maps.store)), spec.index)
+
+
+def open_maps(path: Path, index: str) -> xr.Dataset:
+    """Open one index of a store, or of a folder with one file a year.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Store or folder.
+    index : str
+        Name of the band.
+
+    Returns
+    -------
+    xarray.Dataset
+        Physical maps, one a year, with the zones of the store; lazy.
+
+    Raises
+    ------
+    PipelineError
+        If the store has no such band.
+    ArchiveError
+        If years are missing or come twice, or the folder holds no such files.
+    """
+    if not (path / "zarr.json").is_file():
+        return open_yearly(path, index)
+    opened = cubekit.open(path)
+    if index not in opened["band"].to_numpy():
         bands = opened["band"].to_numpy().tolist()
-        raise PipelineError(f"Key 'index': the store {maps.store} has bands {bands}, not {spec.index!r}.")
-    chosen = opened.sel(band=[spec.index])
-    values = to_physical(chosen[MAIN])
-    values.attrs["_FillValue"] = np.float32("nan")
-    kept = [MAIN, *(name for name in chosen.data_vars if str(name).startswith("zone_"))]
-    return with_all_years(chosen[kept].assign({MAIN: values}))
+        raise PipelineError(f"The store {path} has bands {bands}, not {index!r}.")
+    chosen = opened if opened.sizes["band"] == 1 else opened.sel(band=[index])
+    kept = chosen[[MAIN, *(name for name in chosen.data_vars if str(name).startswith(ZONE))]]
+    if (
+        kept[MAIN].dtype.kind != "f"
+    ):  # a store of physical maps stays as it is, so that its chunks are read directly
+        values = to_physical(kept[MAIN])
+        values.attrs["_FillValue"] = np.float32("nan")
+        kept = kept.assign({MAIN: values})
+    return with_all_years(kept)
 
 
-def _grid_of(path: str) -> xr.Dataset:
-    """Return something with the grid of a store or a raster."""
+def grid_of(path: str) -> xr.Dataset:
+    """Return something with the grid of a store or a raster.
+
+    Parameters
+    ----------
+    path : str
+        Store or GeoTIFF.
+
+    Returns
+    -------
+    xarray.Dataset
+        Its grid tells where pixels lie.
+    """
     if Path(path).is_dir():
         return cubekit.open(path)
     import rioxarray
@@ -143,9 +188,7 @@ def streams(spec: ForecastPipeline, cube: xr.Dataset, split: YearSplit) -> tuple
     )
 
 
-def train(
-    spec: ForecastPipeline, parts: tuple[YearStream, YearStream], folder: Path
-) -> Model:
+def train(spec: ForecastPipeline, parts: tuple[YearStream, YearStream], folder: Path) -> Model:
     """Train, or reuse a model made from the same maps and settings."""
     recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts]}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -182,15 +225,12 @@ def test(spec: ForecastPipeline, model: Model, cube: xr.Dataset, split: YearSpli
     options = ahead.model_dump(exclude={"steps"})
     found = hindcast(model, cube, years, zone=_within(spec, cube), **options)
     found = cubekit.write(found, folder / "hindcast.zarr", layout={"time": 1}, overwrite=True)
-    maps = to_physical(cube[MAIN].isel(band=0)).to_numpy()
-    plain = [baseline_maps(maps, place, window=split.window) for place in split.test]
-    forecasts = {spec.train.network: found[MAIN].isel(band=0).to_numpy()}
-    forecasts |= {name: np.stack([each[name] for each in plain]) for name in plain[0]}
-    truth = maps[list(split.test)]
     zones = {name: inside.to_numpy() for name, inside in zones_of(cube).items()}
     parts = {name: inside for name, inside in zones.items() if name != spec.within}  # that one is the total
-    scores = assess_forecasts(truth, forecasts, years=years, zones=parts)
-    return Tested(years, truth, forecasts, zones, scores)
+    name = spec.train.network
+    scores = score_forecasts(cube, {name: found}, window=split.window, zones=parts)
+    truth = to_physical(cube[MAIN].isel(band=0, time=list(split.test))).to_numpy()
+    return Tested(years, truth, {name: found[MAIN].isel(band=0).to_numpy()}, zones, scores)
 
 
 def predict_maps(spec: ForecastPipeline, model: Model, cube: xr.Dataset, folder: Path) -> xr.Dataset:
