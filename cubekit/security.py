@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import yaml
@@ -207,17 +207,21 @@ def read_array_pickle(path: StrPath) -> Any:
     """
     file = Path(path)
     try:
-        size = file.stat().st_size
-        if size > MAX_PICKLE_BYTES:
-            raise SecurityError(f"{file}: {size} bytes, expected at most {MAX_PICKLE_BYTES} in a mask.")
         with file.open("rb") as stream:
-            return _ArrayUnpickler(stream).load()
+            return _ArrayUnpickler(_bounded(stream, file.stat().st_size)).load()
     except SecurityError as error:
         raise SecurityError(f"{file}: {error}") from None
     except OSError as error:
         raise SecurityError(f"{file} cannot be read: {error.strerror or error}.") from error
     except Exception as error:
         raise SecurityError(f"{file} is no pickle of arrays ({type(error).__name__}: {error}).") from error
+
+
+def _bounded(stream: BinaryIO, size: int) -> BinaryIO:
+    """Return a stream, unless it is too large to be a mask."""
+    if size > MAX_PICKLE_BYTES:
+        raise SecurityError(f"it has {size} bytes, expected at most {MAX_PICKLE_BYTES} in a mask.")
+    return stream
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -1,8 +1,8 @@
 """Next year's map on real stacks: skill of the network beside forecasts without one, on held-out years.
 
-``python -m benchmarks.studies.vegetation`` reads the stacks below ``CUBEKIT_SHARED``, trains the ConvLSTM-UNet with
-several seeds in two ways (the change from the last map; the map itself), and prints for every index and held-out
-year the errors of all forecasters. ``--seams`` measures instead what tiling changes.
+``python -m benchmarks.studies.vegetation`` reads the stacks below ``CUBEKIT_SHARED``, trains the
+ConvLSTM-UNet with several seeds in two ways (the change from the last map; the map itself), and prints for
+every index and held-out year the errors of all forecasters. ``--seams`` measures what tiling changes.
 """
 
 import argparse
@@ -188,7 +188,8 @@ def main() -> int:
         if given.only.casefold() in name.casefold():
             print(table(name, study(stack, root, seeds, given), seeds), flush=True)
     print(
-        f"\n{monotonic() - start:.0f} s; {given.epochs} epochs of {given.samples} patches, seeds {given.seeds}; "
+        f"\n{monotonic() - start:.0f} s; {given.epochs} epochs of {given.samples} patches, seeds "
+        f"{given.seeds}; "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, 1 thread"
     )
     return 0

@@ -172,8 +172,8 @@ def check_yearly(cube: xr.Dataset) -> None:
         missing = sorted(set(range(int(years[0]), int(years[-1]) + 1)) - set(years.tolist()))
         twice = sorted({int(year) for year in years if (years == year).sum() > 1})
         raise OptionError(
-            f"The maps are not one a year: missing {missing}, more than once {twice}. A hole would shift every "
-            "window behind it; open_yearly(..., missing='nan') fills holes with empty maps."
+            f"The maps are not one a year: missing {missing}, more than once {twice}. A hole would "
+            "shift every window behind it; open_yearly(..., missing='nan') fills holes with empty maps."
         )
 
 
@@ -182,8 +182,8 @@ def _target_years(count: int, window: int, hold_out: int) -> tuple[tuple[int, ..
     train, held = tuple(range(window, count - hold_out)), tuple(range(count - hold_out, count))
     if not train or held[0] < window:
         raise OptionError(
-            f"{count} years: a window of {window} with {hold_out} held out leaves no target year for training; "
-            f"at least {window + hold_out + 1} years are needed."
+            f"{count} years: a window of {window} with {hold_out} held out leaves no target year for "
+            f"training; at least {window + hold_out + 1} years are needed."
         )
     return train, held
 
@@ -204,7 +204,7 @@ def _inside(cube: xr.Dataset, zone: xr.DataArray | BoolArray | None, years: int)
 
 def _block_of(inside: BoolArray, patch: int) -> int:
     """Return the usual side of a block."""
-    return max(_SMALLEST, min(patch, min(inside.shape) // _BLOCKS))
+    return int(max(_SMALLEST, min(patch, min(inside.shape) // _BLOCKS)))
 
 
 def _blocks(inside: BoolArray, share: float, side: int, seed: int) -> BoolArray:
@@ -229,8 +229,8 @@ def _corners(inside: BoolArray, targets: BoolArray, patch: int, masked: float, p
     corners: IntArray = np.argwhere(fits).astype("int32")
     if not len(corners):
         raise OptionError(
-            f"No patch of {patch} x {patch} pixels for part {part!r} has at most {masked:.0%} masked pixels: the "
-            f"best has {1 - known.max():.0%}. Raise masked=, or lower patch=."
+            f"No patch of {patch} x {patch} pixels for part {part!r} has at most {masked:.0%} masked pixels: "
+            f"the best has {1 - known.max():.0%}. Raise masked=, or lower patch=."
         )
     return corners
 

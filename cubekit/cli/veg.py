@@ -101,7 +101,8 @@ def build(  # noqa: PLR0913
     written = cubekit.write(cube, out, layout=LAYOUT, overwrite=overwrite)
     years = written["time"].dt.year.to_numpy()
     print(
-        f"{index}, {years[0]} to {years[-1]}, {written.sizes['y']} x {written.sizes['x']} pixels: saved to {out}"
+        f"{index}, {years[0]} to {years[-1]}, {written.sizes['y']} x {written.sizes['x']} pixels: "
+        f"saved to {out}"
     )
 
 
@@ -156,7 +157,8 @@ def train(  # noqa: PLR0913
     options: dict[str, Any] = {"normalise": normalise, "precision": precision}
     model = cubekit.fit(
         "convlstm_unet", *parts, epochs=epochs, batch=batch, learning_rate=learning_rate, schedule="plateau",
-        patience=patience, arguments={"residual": residual, "dropout": dropout}, seed=seed, out=out, **options,
+        patience=patience, arguments={"residual": residual, "dropout": dropout}, seed=seed, out=out,
+        **options,
     )  # fmt: skip
     save_with_curves(model, out)
     print(f"{model}\nsaved to {out}; score it with: cubekit veg evaluate {out} {cube} --hold-out {hold_out}")
@@ -185,8 +187,8 @@ def predict(  # noqa: PLR0913
     models = [cubekit.load_model(folder) for folder in (model, *(member or []))]
     opened = _open(cube, models[0].card.bands[0])
     found = cubekit.forecast(
-        models, opened, steps=steps, passes=passes, tile=tile, blend=blend, zone=_zone(opened, within), out=out,
-        workers=workers, overwrite=overwrite,
+        models, opened, steps=steps, passes=passes, tile=tile, blend=blend, zone=_zone(opened, within),
+        out=out, workers=workers, overwrite=overwrite,
     )  # fmt: skip
     years = found["time"].dt.year.to_numpy().tolist()
     print(f"forecast of {', '.join(map(str, years))}: saved to {out}")

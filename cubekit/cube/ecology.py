@@ -28,9 +28,9 @@ WETNESS: Final[Mapping[Sensor, tuple[float, ...]]] = MappingProxyType(
         "oli": (0.1511, 0.1973, 0.3283, 0.3407, -0.7117, -0.4559),
     }
 )
-"""Weights of blue, green, red, near infrared and both short-wave infrareds in the tasseled cap's wetness: Crist 1985,
-doi:10.1016/0034-4257(85)90102-6; Huang et al. 2002, doi:10.1080/01431160110106113; Baig et al. 2014,
-doi:10.1080/2150704X.2014.915434."""
+"""Weights of blue, green, red, near infrared and both short-wave infrareds in the tasseled cap's wetness:
+Crist 1985, doi:10.1016/0034-4257(85)90102-6; Huang et al. 2002, doi:10.1080/01431160110106113; Baig et al.
+2014, doi:10.1080/2150704X.2014.915434."""
 
 _SOIL = (
     0.5  # of SAVI, Huete 1988, doi:10.1016/0034-4257(88)90106-X; the catalogue's default is that of EVI, 1
@@ -104,8 +104,8 @@ def vegetation_cover(
 ) -> xr.Dataset:
     """Compute fractional vegetation cover, FVC, by the dichotomy of pixels into soil and vegetation.
 
-    ``FVC = (NDVI - NDVI_soil) / (NDVI_vegetation - NDVI_soil)``, kept within 0 and 1. The two ends are one pair
-    of numbers for all dates, so that years can be compared.
+    ``FVC = (NDVI - NDVI_soil) / (NDVI_vegetation - NDVI_soil)``, kept within 0 and 1. The two ends are one
+    pair of numbers for all dates, so that years can be compared.
 
     Parameters
     ----------
@@ -152,8 +152,8 @@ def ecological_index(
 
     Greenness (NDVI), wetness (tasseled cap of the sensor), dryness (NDBSI, the mean of a soil and a built-up
     index) and heat (land surface temperature) are scaled to 0-1 by their extremes. Their first principal
-    component, turned so that greenness counts as good, is scaled to 0-1 again. Scales and components are those
-    of all dates together, so that years can be compared.
+    component, turned so that greenness counts as good, is scaled to 0-1 again. Scales and components are
+    those of all dates together, so that years can be compared.
 
     Parameters
     ----------
@@ -170,9 +170,9 @@ def ecological_index(
     Returns
     -------
     xarray.Dataset
-        ``data`` float32 with the band ``RSEI``, 0 (bad) to 1 (good), NaN where a part is missing; lazy, but the
-        cube is read twice for scales and components. Attributes: ``loadings`` of greenness, wetness, dryness,
-        heat, and ``explained``, the share of the variance.
+        ``data`` float32 with the band ``RSEI``, 0 (bad) to 1 (good), NaN where a part is missing; lazy, but
+        the cube is read twice for scales and components. Attributes: ``loadings`` of greenness, wetness,
+        dryness, heat, and ``explained``, the share of the variance.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def ecological_index(
     if not water:
         green, short = (_band(cube, place) for place in bands_for(cube, ("G", "S1")).values())
         parts = parts.where(~((green - short) / (green + short) > 0))
-    parts = parts.where(np.isfinite(parts).all("part"))
+    parts = parts.where((abs(parts) < np.inf).all("part"))
     rest = [dim for dim in parts.dims if dim != "part"]
     low, high = (each.compute() for each in (parts.min(rest), parts.max(rest)))
     if not bool((high > low).all()):

@@ -354,8 +354,8 @@ def read_mask(path: StrPath) -> BoolArray:
     values = set(np.unique(mask).tolist())
     if shape != mask.shape or values - {0, MASKED}:
         raise ArchiveError(
-            f"{path}: mask of shape {mask.shape} with values {sorted(values)[:_SHOWN]}, expected shape {shape} "
-            f"with 0 inside and {MASKED} outside."
+            f"{path}: mask of shape {mask.shape} with values {sorted(values)[:_SHOWN]}, expected shape "
+            f"{shape} with 0 inside and {MASKED} outside."
         )
     return np.asarray(mask == 0)
 
@@ -373,11 +373,11 @@ def _patterns(root: Path, index: str, zone: str | None) -> list[str]:
         words = {word.casefold() for word in re.split(r"[^A-Za-z0-9]+", f"{root.name}/{name}")}
         if file.suffix.lower() not in _SUFFIXES or not wanted <= words or "/." in f"/{name}":
             continue
-        year = _YEAR.search(file.stem)
-        if year is None or int(year[0]) not in _YEARS:
+        found = _YEAR.search(file.stem)
+        if found is None or int(found[0]) not in _YEARS:
             unread.append(name)
         else:
-            by_year.setdefault(year[0], []).append(name)
+            by_year.setdefault(found[0], []).append(name)
     what = f"index {index!r}" + (f" and zone {zone!r}" if zone else "")
     if unread or not by_year:
         why = f"have no year in their names: {unread[:_SHOWN]}" if unread else "are not there"
@@ -388,11 +388,14 @@ def _patterns(root: Path, index: str, zone: str | None) -> list[str]:
             f"{root}: several files of {what} for {', '.join(list(twice)[:_SHOWN])}, such as "
             f"{next(iter(twice.values()))}. Give zone=, or pattern=."
         )
-    found = []
+    patterns = []
     for year, (name,) in by_year.items():
-        folder, slash, stem = name.rpartition("/")
-        found.append(folder + slash + stem.replace(year, "{date:%Y}", 1))
-    return list(dict.fromkeys(found))
+        folder, slash, file_name = name.rpartition("/")
+        place = _YEAR.search(file_name)  # not the first such digits, which may be part of a longer number
+        start = 0 if place is None else place.start()
+        dated = f"{file_name[:start]}{{date:%Y}}{file_name[start + len(year) :]}"
+        patterns.append(folder + slash + dated)
+    return list(dict.fromkeys(patterns))
 
 
 def _physical(cube: xr.Dataset, outside: float | None) -> xr.Dataset:

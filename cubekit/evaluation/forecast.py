@@ -14,8 +14,8 @@ from cubekit.evaluation.map_baselines import climatology, damped_persistence, li
 from cubekit.typing import Array, BoolArray, FloatArray
 
 BASELINES = ("persistence", "climatology", "linear trend", "damped persistence")
-"""What every forecast stands beside: the last map, the mean of all past ones, the line through the window, and
-the mean plus a share of the last anomaly."""
+"""What every forecast stands beside: the last map, the mean of all past ones, the line through the window,
+and the mean plus a share of the last anomaly."""
 
 TOTAL, ALL = "total", "all"
 """Names of the zone that is all of the map, and of the pixels of all years together."""
@@ -23,7 +23,7 @@ TOTAL, ALL = "total", "all"
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastScore:
-    """Scores of one forecaster, in one year and zone (Nash and Sutcliffe 1970, doi:10.1016/0022-1694(70)90255-6)."""
+    """Scores of one forecaster, in one year and zone."""
 
     forecaster: str
     """Who."""
@@ -137,15 +137,17 @@ class ForecastScores:
         width = max(len(row.forecaster) for row in self.rows)
         zones = max(4, *(len(row.zone) for row in self.rows))
         head = (
-            f"{'year':<5} {'zone':<{zones}} {'forecaster':<{width}} {'MSE':>10} {'MAE':>9} {'RMSE':>9} {'R²':>7} "
-            f"{'mean t/p':>17} {'std t/p':>17}  {'regression':<22} {'skill(pers)':>11} {'skill(clim)':>11}"
+            f"{'year':<5} {'zone':<{zones}} {'forecaster':<{width}} {'MSE':>10} {'MAE':>9} {'RMSE':>9} "
+            f"{'R²':>7} {'mean t/p':>17} "
+            f"{'std t/p':>17}  {'regression':<22} {'skill(pers)':>11} {'skill(clim)':>11}"
         )
         lines = [head]
         for row in self.rows:
             line = f"{_short(row.slope)} true {row.intercept:+.4g}"
             lines.append(
-                f"{row.year:<5} {row.zone:<{zones}} {row.forecaster:<{width}} {row.mse:>10.4g} {row.mae:>9.4g} "
-                f"{row.rmse:>9.4g} {_short(row.r2):>7} {_pair(row.mean_true, row.mean_predicted):>17} "
+                f"{row.year:<5} {row.zone:<{zones}} {row.forecaster:<{width}} {row.mse:>10.4g} "
+                f"{row.mae:>9.4g} {row.rmse:>9.4g} "
+                f"{_short(row.r2):>7} {_pair(row.mean_true, row.mean_predicted):>17} "
                 f"{_pair(row.std_true, row.std_predicted):>17}  {line:<22} "
                 f"{_short(row.skill['persistence']):>11} {_short(row.skill['climatology']):>11}"
             )

@@ -154,7 +154,8 @@ def _line(axes: "Axes", x: FloatArray, y: FloatArray) -> None:
     if not spread > 0:
         return
     slope = ((x - x.mean()) * (y - y.mean())).sum() / spread
-    at = np.linspace(*np.percentile(x, (0.1, 99.9)), 50)
+    low, high = np.percentile(x, (0.1, 99.9))
+    at = np.linspace(float(low), float(high), 50)
     fitted = y.mean() + slope * (at - x.mean())
     scatter = np.sqrt(np.square(y - y.mean() - slope * (x - x.mean())).sum() / (len(x) - 2))
     half = _Z * scatter * np.sqrt(1 + 1 / len(x) + np.square(at - x.mean()) / spread)

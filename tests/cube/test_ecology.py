@@ -54,8 +54,8 @@ def test_cover_divides_ndvi_between_soil_and_vegetation() -> None:
         vegetation_cover(cube, soil=0.8, vegetation=0.1)
 
 
-@pytest.mark.parametrize("lazy", [False, True])
-def test_rsei_is_the_first_component_of_scikit_learn(lazy: bool) -> None:
+@pytest.mark.parametrize("chunks", [{}, {"time": 1, "x": 4}])
+def test_rsei_is_the_first_component_of_scikit_learn(chunks: dict[str, int]) -> None:
     from sklearn.decomposition import PCA
 
     cube = reflectance()
@@ -69,7 +69,7 @@ def test_rsei_is_the_first_component_of_scikit_learn(lazy: bool) -> None:
     table = (table[known] - table[known].min(0)) / (table[known].max(0) - table[known].min(0))
     pca = PCA(1).fit(table)
     first = pca.transform(table)[:, 0] * np.sign(pca.components_[0, 0])
-    found = ecological_index(cube.chunk({"time": 1, "x": 4}) if lazy else cube)["data"]
+    found = ecological_index(cube.chunk(chunks) if chunks else cube)["data"]
     values = found.to_numpy()[:, 0].ravel()
     assert np.isnan(values[~known]).all()
     np.testing.assert_allclose(values[known], (first - first.min()) / np.ptp(first), atol=2e-5)
@@ -91,5 +91,5 @@ def test_what_is_missing_is_named() -> None:
         vegetation_index(cube, "NDIV")  # type: ignore[arg-type]
     with pytest.raises(CubeError, match="temperature"):
         vegetation_index(cube, "RSEI", heat="st")
-    with pytest.raises(UnknownNameError, match="swir22|S2"):
+    with pytest.raises(UnknownNameError, match="S2"):
         ecological_index(cube.sel(band=[b for b in BANDS if b != "swir22"]))

@@ -1,4 +1,4 @@
-"""Batches for forecasts from yearly maps: windows of years drawn anew each epoch, targets of one part only."""
+"""Batches for forecasts: windows of years drawn anew each epoch, targets of one part only."""
 
 import hashlib
 from collections.abc import Iterator, Mapping

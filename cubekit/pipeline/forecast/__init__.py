@@ -1,1 +1,1 @@
-"""Forecast maps: from yearly maps to next year's, scored on held-out years beside forecasts without a network."""
+"""Forecast maps: from yearly maps to those of the coming years, scored on years held out."""

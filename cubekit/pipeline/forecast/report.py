@@ -16,6 +16,7 @@ from cubekit.exports.report import KeyFigure, Picture, Report, Section, Table, w
 from cubekit.pipeline.forecast.spec import ForecastPipeline
 from cubekit.pipeline.forecast.steps import HISTORY, Tested, save_history
 from cubekit.training.bundle import Model
+from cubekit.typing import BoolArray
 
 COLUMNS = (
     "year", "zone", "forecaster", "MSE", "MAE", "RMSE", "R²", "mean true", "mean forecast", "std true",
@@ -103,7 +104,7 @@ def _plain(data: xr.DataArray, index: str, place: int) -> xr.DataArray:
     return chosen
 
 
-def _inner(tested: Tested) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def _inner(tested: Tested) -> dict[str, BoolArray]:
     """Return zones from the smallest, so that the one inside another is seen."""
     return dict(sorted(tested.zones.items(), key=lambda pair: int(pair[1].sum())))
 
@@ -143,8 +144,8 @@ def _report(
         sections=[
             Section(
                 title="Held-out years",
-                text="No year here was a target of training or validation, nor an input of such a target. Each was "
-                "forecast from the true maps before it. Every forecaster is scored on the same pixels.",
+                text="No year here was a target of training or validation, nor an input of such a target. "
+                "Each was forecast from the true maps before it. Every forecaster is scored on the same pixels.",
                 pictures=[
                     _picture(
                         files["maps"],
@@ -162,8 +163,8 @@ def _report(
             ),
             Section(
                 title="Training",
-                text=f"{model.card.parameters:,} parameters; weights of epoch {model.card.metrics['epoch']:g} of "
-                f"{len(model.card.history)}. Windows of {split.window} years; target years of training "
+                text=f"{model.card.parameters:,} parameters; weights of epoch "
+                f"{model.card.metrics['epoch']:g} of {len(model.card.history)}. Windows of {split.window} years; target years of training "
                 f"{len(split.train)}, of validation {len(split.valid)}.",
                 pictures=[_picture(files["curves"], "Losses and scores by epoch")],
                 tables=[Table.of(_settings(spec), caption="Settings")],
@@ -180,8 +181,8 @@ def _picture(path: Path, caption: str, *, wide: bool = False) -> Picture:
 def _row(row: ForecastScore) -> tuple[str, ...]:
     """Write a row of scores."""
     numbers = (
-        row.mse, row.mae, row.rmse, row.r2, row.mean_true, row.mean_predicted, row.std_true, row.std_predicted,
-        row.slope, row.intercept, row.skill["persistence"], row.skill["climatology"],
+        row.mse, row.mae, row.rmse, row.r2, row.mean_true, row.mean_predicted, row.std_true,
+        row.std_predicted, row.slope, row.intercept, row.skill["persistence"], row.skill["climatology"],
     )  # fmt: skip
     return (row.year, row.zone, row.forecaster, *("-" if np.isnan(n) else f"{n:.4f}" for n in numbers))
 

@@ -122,7 +122,7 @@ class ForecastPipeline(Pipeline):
     """Name of the band; of the six vegetation and ecology indices where `maps` starts from reflectance."""
     maps: Maps
     zones: dict[str, str] = Field(default_factory=dict)
-    """Name to a raster whose pixels are exactly 0, or nodata, outside; a pickled mask of the published form."""
+    """Name to a raster whose pixels are exactly 0, or nodata, outside; or to a published mask (.pkl)."""
     within: str | None = None
     """Zone that is trained on and forecast; without it, all pixels with data."""
     sampling: Sampling = Sampling()

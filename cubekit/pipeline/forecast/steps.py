@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -181,7 +182,7 @@ def streams(spec: ForecastPipeline, cube: xr.Dataset, split: YearSplit) -> tuple
     """Return training and validation samples."""
     how, batch = spec.sampling, spec.train.batch
     turned = Augmentation(flip=True, rotate=True) if how.augment else None
-    common = {"batch": batch, "seed": how.seed, "workers": how.workers}
+    common: dict[str, Any] = {"batch": batch, "seed": how.seed, "workers": how.workers}
     return (
         year_batches(cube, split, "train", samples=how.train_samples, augment=turned, **common),
         year_batches(cube, split, "valid", samples=how.valid_samples, **common),
