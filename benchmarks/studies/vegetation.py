@@ -36,7 +36,7 @@ class Stack:
     pattern: str | None = None
     scale: float | None = None
     outside: float | None = None
-    window: int = 5
+    window: int = 4
     hold_out: int = 3
 
     def load(self, root: Path) -> xr.Dataset:
@@ -46,6 +46,7 @@ class Stack:
         ).compute()
 
 
+BATCH = 8
 MODIS = "modis_mod13q1_sinop_2000_2017/annual_max"
 STACKS: Mapping[str, Stack] = {
     "MODIS NDVI, Sinop": Stack(folder=MODIS, index="NDVI", scale=1e-4),
@@ -81,10 +82,11 @@ def study(
             model = ck.fit(
                 "convlstm_unet",
                 ck.year_batches(
-                    cube, split, "train", samples=budget.samples, batch=16, seed=seed, augment=turned
+                    cube, split, "train", samples=budget.samples, batch=BATCH, seed=seed, augment=turned
                 ),
-                ck.year_batches(cube, split, "valid", samples=32, batch=16, seed=seed),
+                ck.year_batches(cube, split, "valid", samples=16, batch=BATCH, seed=seed),
                 epochs=budget.epochs,
+                learning_rate=2e-3,
                 schedule="plateau",
                 patience=10,
                 normalise="standard",
@@ -164,7 +166,7 @@ def seams() -> str:
 def main() -> int:
     """Run the study and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--samples", type=int, default=96, help="patches in an epoch")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", default="", help="part of the name of a stack")

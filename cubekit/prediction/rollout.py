@@ -11,6 +11,7 @@ import xarray as xr
 from cubekit.batching.years import check_yearly
 from cubekit.cube.contract import DIMS, MAIN, check_cube, to_physical
 from cubekit.errors import ModelMismatchError, OptionError
+from cubekit.prediction.forward import reach_of
 from cubekit.prediction.job import Turning
 from cubekit.prediction.members import has_dropout, thinned
 from cubekit.prediction.predict import predict
@@ -176,6 +177,8 @@ class _Drawn:
     def __init__(self, model: Any, number: int) -> None:
         self.network, self.card = thinned(model.network, number), model.card
         self._model, self._number = model, number
+        # it looks as far as the whole network does; measured once, not for each that is drawn
+        self.reach = reach_of(model, [(len(self.card.times), len(self.card.bands))])
 
     def select(self, cube: xr.Dataset) -> xr.Dataset:
         """Check a cube, as the model does."""
