@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from cubekit.batching.split import plan_split, split
     from cubekit.batching.split_record import load_split
     from cubekit.batching.torch import batches
+    from cubekit.batching.torch.years import year_batches
+    from cubekit.batching.years import split_years
     from cubekit.catalog import open_catalog
     from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
     from cubekit.cube.eager import load
+    from cubekit.cube.ecology import vegetation_index
     from cubekit.cube.fill import fill_gaps
     from cubekit.cube.indices import add_indices
     from cubekit.cube.load import open_cube
     from cubekit.cube.status import read_status
+    from cubekit.cube.yearly import open_yearly
     from cubekit.errors import CubekitError
     from cubekit.exports.export import export
     from cubekit.grids import grid
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from cubekit.pipeline.runner import run
     from cubekit.prediction.fuse import fuse_pair, fuse_series
     from cubekit.prediction.predict import plan_prediction, predict
+    from cubekit.prediction.rollout import forecast
     from cubekit.prediction.smooth import smooth
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
@@ -70,15 +75,19 @@ _load, _, _ = lazy_loader.attach(
         "batching.split": ["plan_split", "split"],
         "batching.split_record": ["load_split"],
         "batching.torch": ["batches"],
+        "batching.torch.years": ["year_batches"],
+        "batching.years": ["split_years"],
         "catalog": ["open_catalog"],
         "cube.audit": ["audit_offsets"],
         "cube.composite": ["composite"],
         "cube.cost": ["plan"],
         "cube.eager": ["load"],
+        "cube.ecology": ["vegetation_index"],
         "cube.fill": ["fill_gaps"],
         "cube.indices": ["add_indices"],
         "cube.load": ["open_cube"],
         "cube.status": ["read_status"],
+        "cube.yearly": ["open_yearly"],
         "errors": ["CubekitError"],
         "exports.export": ["export"],
         "grids": ["grid"],
@@ -91,6 +100,7 @@ _load, _, _ = lazy_loader.attach(
         "pipeline.runner": ["run"],
         "prediction.fuse": ["fuse_pair", "fuse_series"],
         "prediction.predict": ["plan_prediction", "predict"],
+        "prediction.rollout": ["forecast"],
         "prediction.smooth": ["smooth"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
@@ -130,6 +140,7 @@ __all__ = [
     "folds",
     "fuse_pair",
     "fuse_series",
+    "forecast",
     "grid",
     "load",
     "load_fractions",
@@ -141,6 +152,7 @@ __all__ = [
     "open_catalog",
     "open_cube",
     "open_items",
+    "open_yearly",
     "plan",
     "plan_prediction",
     "plan_rechunk",
@@ -156,11 +168,14 @@ __all__ = [
     "search",
     "smooth",
     "split",
+    "split_years",
     "time_strip",
     "valid_share",
+    "vegetation_index",
     "verify",
     "why",
     "write",
+    "year_batches",
 ]
 
 

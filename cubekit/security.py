@@ -7,11 +7,12 @@ are allowed in code (``allow_hosts=``) or by the user's environment (``CUBEKIT_A
 import ipaddress
 import logging
 import os
+import pickle
 import re
 import socket
 from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import yaml
@@ -31,6 +32,7 @@ ALLOW_HOSTS_VARIABLE: Final = "CUBEKIT_ALLOW_HOSTS"
 MAX_YAML_BYTES: Final = 1_000_000
 MAX_YAML_NODES: Final = 100_000
 MAX_YAML_DEPTH: Final = 32
+MAX_PICKLE_BYTES: Final = 1 << 30
 
 _PRIVATE_NAMES: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
@@ -179,6 +181,105 @@ def load_yaml(path: StrPath) -> Any:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader subclass)
     except yaml.YAMLError as error:
         raise CatalogError(f"{file}: not acceptable YAML. {error}") from error
+
+
+def read_array_pickle(path: StrPath) -> Any:
+    """Read a pickle that holds NumPy arrays of numbers in plain containers, and run nothing of it.
+
+    The one place where a pickle of others is read, for the published zone masks. Of all that a pickle can
+    name, only what arrays of numbers are made of is known here, and replaced by functions of our own;
+    everything else is refused before it is looked up.
+
+    Parameters
+    ----------
+    path : path
+        Local file.
+
+    Returns
+    -------
+    object
+        Dictionaries, lists, tuples, texts, numbers and arrays of booleans or numbers.
+
+    Raises
+    ------
+    SecurityError
+        If the file names anything else, is too large, or is damaged.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as stream:
+            return _ArrayUnpickler(_bounded(stream, file.stat().st_size)).load()
+    except SecurityError as error:
+        raise SecurityError(f"{file}: {error}") from None
+    except OSError as error:
+        raise SecurityError(f"{file} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:
+        raise SecurityError(f"{file} is no pickle of arrays ({type(error).__name__}: {error}).") from error
+
+
+def _bounded(stream: BinaryIO, size: int) -> BinaryIO:
+    """Return a stream, unless it is too large to be a mask."""
+    if size > MAX_PICKLE_BYTES:
+        raise SecurityError(f"it has {size} bytes, expected at most {MAX_PICKLE_BYTES} in a mask.")
+    return stream
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickler that builds arrays of numbers and plain containers."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module.replace("numpy._core.", "numpy.core."), name) not in _BUILDERS:
+            raise SecurityError(
+                f"it names {module}.{name}, which is not what arrays of numbers are made of. Nothing was run."
+            )
+        return _BUILDERS[module.replace("numpy._core.", "numpy.core."), name]
+
+
+_ARRAY: Final = object()
+"""Stands for the class of arrays, which a pickle must not call itself."""
+
+
+def _rebuilt(kind: object, shape: tuple[int, ...], code: bytes | str) -> Any:
+    """Make the empty array that the state of a pickled array fills."""
+    import numpy as np
+
+    if kind is not _ARRAY or tuple(shape) != (0,) or code not in {b"b", "b"}:
+        raise SecurityError("it builds an array in a way that NumPy does not.")
+    return np.ndarray((0,), "int8")
+
+
+def _from_buffer(buffer: bytes, kind: Any, shape: tuple[int, ...], order: str) -> Any:
+    """Make an array of the bytes in a pickle."""
+    import numpy as np
+
+    return np.frombuffer(buffer, kind).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _number(code: object, *_: object) -> Any:
+    """Make a type of booleans or numbers."""
+    import numpy as np
+
+    kind = np.dtype(str(code)) if isinstance(code, str) else None
+    if kind is None or kind.kind not in "biuf":
+        raise SecurityError(f"it holds values of type {code!r}, expected booleans or numbers.")
+    return kind
+
+
+def _encoded(text: str, code: str) -> bytes:
+    """Give the bytes that old pickles hold as text."""
+    if code != "latin1":
+        raise SecurityError(f"it holds bytes as {code!r}, expected latin1.")
+    return text.encode("latin1")
+
+
+_BUILDERS: Final[dict[tuple[str, str], Any]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _rebuilt,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy", "ndarray"): _ARRAY,
+    ("numpy", "dtype"): _number,
+    ("_codecs", "encode"): _encoded,
+}
+"""All that a pickle of arrays of numbers names, and what stands for it here."""
 
 
 def _refusal(href: str, why: str) -> SecurityError:

@@ -55,6 +55,9 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "cubekit.pipeline.fuse.job:run_fuse",
             "cubekit.pipeline.fuse.job:compare_fusion",
         ),
+        "forecast": Job(
+            "cubekit.pipeline.forecast.spec:ForecastPipeline", "cubekit.pipeline.forecast.job:run_forecast"
+        ),
     }
 )
 """Task to where its words and steps are."""

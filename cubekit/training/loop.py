@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cubekit.batching.torch.shared import SharedStream
 from cubekit.errors import MissingDependencyError, TrainingError, check_option
 from cubekit.progress import shown_as
-from cubekit.tasks.task import Task, size_of
+from cubekit.tasks.task import Task
 from cubekit.training.devices import RankShare
 from cubekit.training.resume import KeepState, Run, state_to_go_on_from
 from cubekit.training.session import StopAsked, run_trainer
@@ -64,12 +64,12 @@ class KeepBest(Callback):
         outputs : mapping
             Holds the loss.
         batch : mapping
-            Tells the number of samples.
+            Tells how much its loss counts.
         batch_idx : int
             Not used.
         """
         del trainer, pl_module, batch_idx
-        size = size_of(batch)
+        size = self._task.weight(batch)
         self._sum += float(outputs["loss"]) * size
         self._count += size
 
