@@ -58,13 +58,21 @@ class Samples:
     encoding: Encoding
     """How stored numbers become physical ones."""
 
+    ancillary: FloatArray | None = None
+    """(n, variable) float32, physical: what is known of a place beside the series, such as its altitude."""
+
+    variables: tuple[str, ...] = ()
+    """Names of the ancillary variables."""
+
     def __post_init__(self) -> None:
         n, shape = len(self.y), (len(self.y), len(self.times), len(self.bands))
         wanted = {"x": shape, "group": (n,), "position": (n, 2)}
         if self.y.ndim != 1:
             wanted["y"] = (n, len(self.classes))
+        if self.ancillary is not None or self.variables:
+            wanted["ancillary"] = (n, len(self.variables))
         for name, expected in wanted.items():
-            found = getattr(self, name).shape
+            found = np.shape(getattr(self, name))
             if found != expected:
                 raise OptionError(f"Samples.{name} has shape {found}, expected {expected}.")
         if self.y.ndim == 1 and n and not (self.y.min() >= 0 and self.y.max() < len(self.classes)):
@@ -119,7 +127,12 @@ class Samples:
         chosen = np.asarray(index)
         chosen = chosen if chosen.dtype == bool else chosen.astype(np.intp)
         return replace(
-            self, x=self.x[chosen], y=self.y[chosen], group=self.group[chosen], position=self.position[chosen]
+            self,
+            x=self.x[chosen],
+            y=self.y[chosen],
+            group=self.group[chosen],
+            position=self.position[chosen],
+            ancillary=None if self.ancillary is None else self.ancillary[chosen],
         )
 
     def physical(self) -> npt.NDArray[np.float32]:
@@ -238,12 +251,15 @@ class Samples:
             crs=header["crs"],
             resolution=header["resolution"],
             encoding=Encoding(**coding),
+            ancillary=arrays.get("ancillary"),
+            variables=tuple(header.get("variables", ())),
         )
 
     def _arrays(self) -> dict[str, Array]:
         """Return the arrays to write; times as nanoseconds since 1970."""
         times = self.times.astype("datetime64[ns]").astype("int64")
-        return {"x": self.x, "y": self.y, "times": times, "group": self.group, "position": self.position}
+        arrays = {"x": self.x, "y": self.y, "times": times, "group": self.group, "position": self.position}
+        return arrays if self.ancillary is None else arrays | {"ancillary": self.ancillary}
 
     def _header(self) -> dict[str, Any]:
         """Return the rest as JSON."""
@@ -257,6 +273,7 @@ class Samples:
             "crs": self.crs,
             "resolution": self.resolution,
             "encoding": coding,
+            **({"variables": list(self.variables)} if self.variables else {}),
         }
 
 

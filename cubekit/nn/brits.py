@@ -1,7 +1,7 @@
 """BRITS: fractions of classes from a series with gaps, which it fills on the way."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,9 @@ class RITS(nn.Module):
     weight, the mask's share of the gates) is computed for all steps at once; a step costs three small
     matrix products.
     """
+
+    output_layers: ClassVar = ("out",)
+    """What belongs to the classes, and is replaced where they change."""
 
     def __init__(
         self,
@@ -205,6 +208,9 @@ class BRITS(nn.Module):
     embedding : int, optional
         Width of the embedded ancillary variables.
     """
+
+    output_layers: ClassVar = ("rits_f.out", "rits_b.out")
+    """What belongs to the classes, and is replaced where they change."""
 
     def __init__(
         self,

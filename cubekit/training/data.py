@@ -64,6 +64,9 @@ class Facts:
     digest: str
     """Fingerprint; empty where it is not known."""
 
+    variables: tuple[str, ...] = ()
+    """Names of the ancillary variables."""
+
 
 def describe_data(data: Data, task: Task) -> Facts:
     """Look at samples.
@@ -108,6 +111,7 @@ def describe_data(data: Data, task: Task) -> Facts:
         resolution=getattr(data, "resolution", None),
         size=len(data),
         digest=str(digest),
+        variables=tuple(getattr(data, "variables", ())),
     )
 
 
@@ -177,6 +181,44 @@ def scaling_of(data: Data, method: Method | Normalisation | None, facts: Facts) 
             raise OptionError(f"normalise= is for bands {method.bands}, the samples have {facts.bands}.")
         return method
     return fit_normalisation(data if isinstance(data, Samples) else _sampled(data, facts), method=method)
+
+
+def ancillary_scaling(data: Data, given: Normalisation | None, facts: Facts) -> Normalisation | None:
+    """Fit the scaling of ancillary variables, or check the one that was given.
+
+    Parameters
+    ----------
+    data : Samples, Examples or stream
+        Training samples.
+    given : Normalisation or None
+        None takes mean and standard deviation of the training samples.
+    facts : Facts
+        Of the samples.
+
+    Returns
+    -------
+    Normalisation or None
+        By variable; None where there are none.
+
+    Raises
+    ------
+    OptionError
+        If a given scaling is for other variables, or must be fitted on a stream.
+    TrainingError
+        If a variable is constant.
+    """
+    if given is not None and given.bands != facts.variables:
+        raise OptionError(
+            f"normalise_ancillary= is for {given.bands}, the samples have the variables {facts.variables}."
+        )
+    if given is not None or not facts.variables:
+        return given
+    values = data.ancillary if isinstance(data, Samples) else getattr(data, "arrays", {}).get("ancillary")
+    if values is None:
+        raise OptionError(
+            "The ancillary variables of a stream are not scaled here: give normalise_ancillary=."
+        )
+    return fit_normalisation(_Physical(values[:, None], facts.variables), method="standard")  # type: ignore[arg-type]
 
 
 class _Physical:

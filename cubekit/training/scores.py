@@ -10,7 +10,7 @@ from cubekit.evaluation.calibration import Calibration, reliability
 from cubekit.evaluation.regression import Errors, assess_values
 from cubekit.tasks.examples import Examples
 from cubekit.tasks.fuse import IMAGES
-from cubekit.training.bundle import Model
+from cubekit.training.bundle import BATCH, Model
 
 Scores = Accuracy | Errors
 """Of classes, or of numbers."""
@@ -77,8 +77,11 @@ def predict_values(model: Model, test: Samples | Examples) -> np.ndarray:
         Shape of ``y``.
     """
     inputs = {"x": test.physical()} if isinstance(test, Samples) else dict(test.arrays)
+    if isinstance(test, Samples) and test.ancillary is not None:
+        inputs["ancillary"] = test.ancillary
     inputs.pop("y", None)
-    return model.apply(inputs)["fractions" if model.card.task == "fractions" else "predicted"]
+    size = BATCH if model.card.form == "series" else 16
+    return model.apply(inputs, batch=size)["fractions" if model.card.task == "fractions" else "predicted"]
 
 
 def calibration_of(model: Model, test: Samples | Examples) -> Calibration:
