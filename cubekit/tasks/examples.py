@@ -71,10 +71,12 @@ class Examples:
                 f"x has shape {x.shape}, expected (n, {len(self.times)}, {len(self.bands)}, …): as many "
                 "steps as times and as many channels as bands."
             )
-        if self.variables and np.shape(self.arrays.get("ancillary")) != (len(self), len(self.variables)):
+        extra = self.arrays.get("ancillary")
+        found = None if extra is None else extra.shape
+        if self.variables and found != (len(self), len(self.variables)):
             raise OptionError(
-                f"ancillary has shape {np.shape(self.arrays.get('ancillary'))}, expected "
-                f"{(len(self), len(self.variables))}: a column for each of {self.variables}."
+                f"ancillary has shape {found}, expected {(len(self), len(self.variables))}: a column for each "
+                f"of {self.variables}."
             )
 
     def __len__(self) -> int:

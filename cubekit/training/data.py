@@ -111,8 +111,16 @@ def describe_data(data: Data, task: Task) -> Facts:
         resolution=getattr(data, "resolution", None),
         size=len(data),
         digest=str(digest),
-        variables=tuple(getattr(data, "variables", ())),
+        variables=_variables(data),
     )
+
+
+def _variables(data: Data) -> tuple[str, ...]:
+    """Return the names of ancillary variables; numbers where examples do not name them."""
+    named = tuple(getattr(data, "variables", ()))
+    if named or not isinstance(data, Examples) or "ancillary" not in data.arrays:
+        return named
+    return tuple(f"variable {number + 1}" for number in range(data.arrays["ancillary"].shape[1]))
 
 
 def _form(data: Data, task: Task) -> Form:

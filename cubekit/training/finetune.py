@@ -70,8 +70,7 @@ def take_over(network: nn.Module, source: Model, facts: Facts) -> None:
         if not layers:
             raise BundleError(
                 f"The model knows the classes {source.card.classes.names}, the samples {facts.classes.names}; "
-                f"network {source.card.network!r} does not say which layers are its outputs, so they cannot be "
-                "replaced."
+                f"network {source.card.network!r} does not say which layers are its outputs."
             )
         fresh = network.state_dict()
         state = {

@@ -27,7 +27,7 @@ PRECISIONS: Mapping[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "1
 
 
 class KeepBest(Callback):
-    """Remember the weights of the epoch with the lowest validation loss (or what the task watches), and one row of scores an epoch.
+    """Remember the weights of the epoch with the lowest score that the task watches; one row an epoch.
 
     Parameters
     ----------
@@ -93,8 +93,9 @@ class KeepBest(Callback):
         self.rows.append({"epoch": epoch, **scores, "seconds": round(monotonic() - self._start, 3)})
         loss = scores.get(self._task.monitor, -float(epoch))  # without validation the last epoch is kept
         if not math.isfinite(loss):
+            watched = self._task.monitor.replace("valid_", "validation ")
             raise TrainingError(
-                f"The {self._task.monitor.replace('valid_', 'validation ')} became {loss} in epoch {epoch}: lower learning_rate=, or look for "
+                f"The {watched} became {loss} in epoch {epoch}: lower learning_rate=, or look for "
                 "infinite values in the validation samples."
             )
         if loss < self._best:
