@@ -272,7 +272,7 @@ def _read_record(path: Path, *, bands: int) -> dict[str, Any]:
         ) from error
     if values.ndim != 2 or values.shape[1] != bands or mask.shape != values.shape:  # noqa: PLR2004  (t, c)
         raise SourceError(
-            f"{path}: values have shape {values.shape}, masks {mask.shape}; expected (months, {bands}) for both."
+            f"{path}: values have shape {values.shape}, masks {mask.shape}; expected (months, {bands}) both."
         )
     # a copy, whatever stood under the mask: hidden values must not be able to reach a network
     return {

@@ -46,8 +46,8 @@ def add_ancillary(
     elevation : path or xarray.DataArray, optional
         Elevation model in metres; gives ``altitude`` (m) and ``slope`` (degrees).
     layers : mapping, optional
-        Name to raster, such as ``{"precipitation": "precipitation.tif"}``; values are kept as they are, scale and
-        offset of the file applied.
+        Name to raster, such as ``{"precipitation": "precipitation.tif"}``; values are kept as they are, with
+        scale and offset of the file applied.
     place : bool, optional
         Whether to add ``longitude`` and ``latitude`` (degrees, of the pixel's middle).
 

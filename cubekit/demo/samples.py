@@ -22,6 +22,7 @@ class Maker(Protocol):
 SAMPLES: Mapping[str, str] = MappingProxyType(
     {
         "sentinel-2-year": "cubekit.demo.landscape:sentinel_2_year",
+        "coarse-year": "cubekit.demo.fractions:coarse_year",
     }
 )
 """Name to the function that makes them, as ``module:function``."""

@@ -47,6 +47,10 @@ JOBS: Mapping[str, Job] = MappingProxyType(
         "classify": Job(
             "cubekit.pipeline.classify.spec:ClassifyPipeline", "cubekit.pipeline.classify.job:run_classify"
         ),
+        "fractions": Job(
+            "cubekit.pipeline.fractions.spec:FractionsPipeline",
+            "cubekit.pipeline.fractions.job:run_fractions",
+        ),
     }
 )
 """Task to where its words and steps are."""

@@ -75,8 +75,8 @@ class Examples:
         found = None if extra is None else extra.shape
         if self.variables and found != (len(self), len(self.variables)):
             raise OptionError(
-                f"ancillary has shape {found}, expected {(len(self), len(self.variables))}: a column for each "
-                f"of {self.variables}."
+                f"ancillary has shape {found}, expected {(len(self), len(self.variables))}: a column for "
+                f"each of {self.variables}."
             )
 
     def __len__(self) -> int:

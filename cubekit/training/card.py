@@ -196,8 +196,8 @@ _ADAPTER = TypeAdapter(ModelCard)
 RULES: Mapping[Task, str] = {
     "classify": "Bands are chosen by name. Gaps are filled in time; a series without any value in a band "
     "gets no class.",
-    "fractions": "Bands and ancillary variables are chosen by name. Gaps are filled; a series without any value "
-    "in a band gets no shares, or without any value at all where the network is told what was observed.",
+    "fractions": "Bands and ancillary variables are chosen by name. Gaps are filled; a series without any "
+    "value in a band gets no shares, or without any at all where the network is told what was observed.",
     "forecast": "Gaps are filled in time; a pixel that was never observed gets no value.",
     "fuse": "Coarse images lie on the fine grid; images have no gaps.",
 }

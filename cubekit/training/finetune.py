@@ -69,8 +69,9 @@ def take_over(network: nn.Module, source: Model, facts: Facts) -> None:
         layers: tuple[str, ...] = getattr(network, "output_layers", ())
         if not layers:
             raise BundleError(
-                f"The model knows the classes {source.card.classes.names}, the samples {facts.classes.names}; "
-                f"network {source.card.network!r} does not say which layers are its outputs."
+                f"The model knows the classes {source.card.classes.names}, the samples "
+                f"{facts.classes.names}; network {source.card.network!r} does not say which layers are "
+                "its outputs."
             )
         fresh = network.state_dict()
         state = {
