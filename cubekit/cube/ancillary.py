@@ -1,5 +1,6 @@
 """Layers beside a cube: where a pixel lies, how high and how steep it is, what climate it has."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -221,8 +222,13 @@ def _near(raster: xr.DataArray, grid: GeoBox) -> xr.DataArray | None:
 
 def _window(box: GeoBox, grid: GeoBox) -> tuple[slice, slice] | None:
     """Return rows and columns of a raster around a grid."""
-    wanted = box.enclosing(grid.footprint(str(box.crs), npoints=20)).pad(_MARGIN)
-    rows, columns = box.overlap_roi(wanted)
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return None
-    return slice(rows.start, rows.stop), slice(columns.start, columns.stop)
+    left, bottom, right, top = grid.footprint(str(box.crs), npoints=20).boundingbox
+    corners = [
+        ~box.transform @ corner for corner in ((left, top), (right, top), (left, bottom), (right, bottom))
+    ]
+    (first, above), (last, below) = np.min(corners, axis=0), np.max(corners, axis=0)
+    rows, columns = (
+        slice(max(0, math.floor(start) - _MARGIN), min(size, math.ceil(stop) + _MARGIN))
+        for start, stop, size in zip((above, first), (below, last), box.shape, strict=True)
+    )
+    return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
