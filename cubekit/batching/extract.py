@@ -1,6 +1,7 @@
 """Labelled pixels of a cube as samples, reading each chunk once and only where there are labels."""
 
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,11 +13,11 @@ from cubekit.batching.plan import ChunkPlan
 from cubekit.batching.position import crs_name, metric_positions, world_positions
 from cubekit.batching.samples import Samples
 from cubekit.batching.source import Reader
-from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, geobox_of
+from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, geobox_of, layers_of, to_physical
 from cubekit.errors import LabelError, OptionError
 from cubekit.labels import class_table
 from cubekit.progress import progress as progress_bar
-from cubekit.typing import Array, IntArray
+from cubekit.typing import Array, FloatArray, IntArray
 
 _TOLERANCE = 1e-3  # pixels that two grids may differ by: rounding in coordinates, never a shift
 _THREADS = 4  # that read chunks of a store
@@ -28,6 +29,7 @@ def extract(
     labels: xr.Dataset,
     *,
     limit_per_class: int | None = None,
+    ancillary: Sequence[str] = (),
     seed: int = 0,
     progress: bool | None = None,
 ) -> Samples:
@@ -44,6 +46,8 @@ def extract(
         From :func:`cubekit.load_labels` or :func:`cubekit.load_fractions`, on the cube's grid.
     limit_per_class : int, optional
         At most so many pixels of each class, drawn at random. Default: all.
+    ancillary : sequence of str, optional
+        Variables (y, x) of the cube to take along, such as ``altitude``. Pixels that lack one are left out.
     seed : int, optional
         Seed of that draw.
     progress : bool, optional
@@ -62,6 +66,8 @@ def extract(
         If the cube does not keep the contract.
     OptionError
         If `limit_per_class` is not positive.
+    UnknownNameError
+        If the cube lacks an ancillary layer.
     """
     check_cube(cube)
     grid = geobox_of(cube)
@@ -73,16 +79,21 @@ def extract(
 
     encoding = encoding_of(cube[MAIN])
     observed = valid_values(stored, encoding).any(axis=(1, 2))
+    layers = _layers(cube, ancillary, rows, columns)
+    observed &= np.isfinite(layers).all(axis=1)
     if not observed.any():
-        raise LabelError(f"None of {len(pixels)} labelled pixels has a valid value: check masks and dates.")
+        raise LabelError(
+            f"None of {len(pixels)} labelled pixels has a valid value: check masks and dates"
+            f"{', and the ancillary layers' if ancillary else ''}."
+        )
     if not observed.all():
         warnings.warn(
-            f"{int((~observed).sum())} of {len(pixels)} labelled pixels have no valid value and "
-            "are left out.",
+            f"{int((~observed).sum())} of {len(pixels)} labelled pixels have no valid value"
+            f"{' in the series or an ancillary layer' if ancillary else ''} and are left out.",
             UserWarning,
             stacklevel=2,
         )
-        stored, rows, columns = stored[observed], rows[observed], columns[observed]
+        stored, rows, columns, layers = (each[observed] for each in (stored, rows, columns, layers))
     position, crs = metric_positions(*world_positions(grid, columns + 0.5, rows + 0.5), crs_name(grid))
     return Samples(
         x=stored,
@@ -95,7 +106,17 @@ def extract(
         crs=crs,
         resolution=_pixel_size(grid),
         encoding=encoding,
+        ancillary=layers if ancillary else None,
+        variables=tuple(ancillary),
     )
+
+
+def _layers(cube: xr.Dataset, names: Sequence[str], rows: IntArray, columns: IntArray) -> FloatArray:
+    """Return physical values (n, variable) of layers of the cube, NaN where there is no data."""
+    found = np.empty((len(rows), len(names)), "float32")
+    for index, layer in enumerate(layers_of(cube, names)):
+        found[:, index] = to_physical(layer).to_numpy()[rows, columns]
+    return found
 
 
 def _targets(labels: xr.Dataset, rows: IntArray, columns: IntArray) -> Array:

@@ -62,6 +62,11 @@ class Samples:
 
     span: npt.NDArray[np.datetime64] | None = None
     """(n, 2) datetime64[ns] first and last date of each series; None where `times` holds for all of them."""
+    ancillary: FloatArray | None = None
+    """(n, variable) float32, physical: what is known of a place beside the series, such as its altitude."""
+
+    variables: tuple[str, ...] = ()
+    """Names of the ancillary variables."""
 
     def __post_init__(self) -> None:
         n, shape = len(self.y), (len(self.y), len(self.times), len(self.bands))
@@ -70,8 +75,10 @@ class Samples:
             wanted["y"] = (n, len(self.classes))
         if self.span is not None:
             wanted["span"] = (n, 2)
+        if self.ancillary is not None or self.variables:
+            wanted["ancillary"] = (n, len(self.variables))
         for name, expected in wanted.items():
-            found = getattr(self, name).shape
+            found = np.shape(getattr(self, name))
             if found != expected:
                 raise OptionError(f"Samples.{name} has shape {found}, expected {expected}.")
         if self.y.ndim == 1 and n and not (self.y.min() >= 0 and self.y.max() < len(self.classes)):
@@ -133,6 +140,7 @@ class Samples:
             group=self.group[chosen],
             position=self.position[chosen],
             span=None if self.span is None else self.span[chosen],
+            ancillary=None if self.ancillary is None else self.ancillary[chosen],
         )
 
     @classmethod
@@ -159,7 +167,7 @@ class Samples:
             raise OptionError("There are no samples to join.")
         first = several[0]
         for number, each in enumerate(several[1:], 1):
-            for what in ("bands", "classes", "encoding", "crs", "resolution"):
+            for what in ("bands", "classes", "encoding", "crs", "resolution", "variables"):
                 ours, theirs = (getattr(one, what) for one in (first, each))
                 if repr(ours) != repr(theirs):  # NaN differs from itself
                     raise OptionError(f"Samples {number} have {what} {theirs}, the first have {ours}.")
@@ -167,9 +175,9 @@ class Samples:
                 raise OptionError(
                     f"Samples {number} have {len(each.times)} steps, the first have {len(first.times)}."
                 )
+        names = ("x", "y", "group", "position", *(("ancillary",) if first.variables else ()))
         joined: dict[str, Any] = {
-            name: np.concatenate([getattr(each, name) for each in several])
-            for name in ("x", "y", "group", "position")
+            name: np.concatenate([getattr(each, name) for each in several]) for name in names
         }
         return replace(first, **joined, span=np.concatenate([each.spans() for each in several]))
 
@@ -303,6 +311,8 @@ class Samples:
             resolution=header["resolution"],
             encoding=Encoding(**coding),
             span=arrays["span"].astype("datetime64[ns]") if "span" in arrays else None,
+            ancillary=arrays.get("ancillary"),
+            variables=tuple(header.get("variables", ())),
         )
 
     def _arrays(self) -> dict[str, Array]:
@@ -311,7 +321,7 @@ class Samples:
         arrays = {"x": self.x, "y": self.y, "times": times, "group": self.group, "position": self.position}
         if self.span is not None:
             arrays["span"] = self.span.astype("datetime64[ns]").astype("int64")
-        return arrays
+        return arrays if self.ancillary is None else arrays | {"ancillary": self.ancillary}
 
     def _header(self) -> dict[str, Any]:
         """Return the rest as JSON."""
@@ -325,6 +335,7 @@ class Samples:
             "crs": self.crs,
             "resolution": self.resolution,
             "encoding": coding,
+            **({"variables": list(self.variables)} if self.variables else {}),
         }
 
 

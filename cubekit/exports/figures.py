@@ -7,6 +7,7 @@ from cubekit.exports.charts import (
     reliability_figure,
     series_figure,
 )
+from cubekit.exports.fraction_figures import fraction_maps_figure, share_reliability_figure
 from cubekit.exports.maps import map_figure, rgb_figure, split_figure
 from cubekit.exports.style import png_bytes, save_figure
 
@@ -14,11 +15,13 @@ __all__ = [
     "comparison_figure",
     "confusion_figure",
     "curve_figure",
+    "fraction_maps_figure",
     "map_figure",
     "png_bytes",
     "reliability_figure",
     "rgb_figure",
     "save_figure",
     "series_figure",
+    "share_reliability_figure",
     "split_figure",
 ]

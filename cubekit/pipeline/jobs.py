@@ -58,6 +58,10 @@ JOBS: Mapping[str, Job] = MappingProxyType(
         "forecast": Job(
             "cubekit.pipeline.forecast.spec:ForecastPipeline", "cubekit.pipeline.forecast.job:run_forecast"
         ),
+        "fractions": Job(
+            "cubekit.pipeline.fractions.spec:FractionsPipeline",
+            "cubekit.pipeline.fractions.job:run_fractions",
+        ),
     }
 )
 """Task to where its words and steps are."""

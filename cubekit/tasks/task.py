@@ -86,6 +86,9 @@ class Task(LightningModule):
         Learning rate, schedule and the like.
     """
 
+    monitor = "valid_loss"
+    """Score of the validation samples whose lowest value chooses the epoch that is kept."""
+
     def __init__(self, model: Predictor, *, recipe: Recipe | None = None) -> None:
         super().__init__()
         self.model = model
@@ -241,7 +244,7 @@ class Task(LightningModule):
         scheduler = scheduler_of(optimizer, recipe)
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "valid_loss"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
 
 
 def adam(

@@ -24,6 +24,7 @@ CONTRACT = (
     "times",
     "encoding",
     "normalisation",
+    "ancillary",
     "classes",
     "temperature",
     "resolution",
@@ -87,6 +88,9 @@ class ModelCard:
 
     classes: ClassTable
     """Names, colours and codes, in the order of the outputs; empty for tasks without classes."""
+
+    ancillary: Normalisation | None = None
+    """Names, order and scaling of the ancillary variables; None where the network takes none."""
 
     temperature: float = 1.0
     """What logits are divided by, fitted on validation samples so that probabilities are honest."""
@@ -154,7 +158,9 @@ class ModelCard:
             Field name to JSON text.
         """
         record = self.to_dict()
-        return {name: json.dumps(record[name], sort_keys=True) for name in CONTRACT}
+        # ancillary variables came later: a model without them says nothing of them
+        said = [name for name in CONTRACT if name != "ancillary" or record[name] is not None]
+        return {name: json.dumps(record[name], sort_keys=True) for name in said}
 
     @classmethod
     def from_dict(cls, record: object) -> "ModelCard":
@@ -190,8 +196,8 @@ _ADAPTER = TypeAdapter(ModelCard)
 RULES: Mapping[Task, str] = {
     "classify": "Bands are chosen by name. Gaps are filled in time; a series without any value in a band "
     "gets no class.",
-    "fractions": "Bands are chosen by name. Gaps are filled; a series without any value in a band gets no "
-    "shares.",
+    "fractions": "Bands and ancillary variables are chosen by name. Gaps are filled; a series without any "
+    "value in a band gets no shares, or without any at all where the network is told what was observed.",
     "forecast": "Gaps are filled in time; a pixel that was never observed gets no value.",
     "fuse": "Coarse images lie on the fine grid; images have no gaps.",
 }
@@ -210,6 +216,11 @@ def _calibrated(card: ModelCard) -> str:
     if card.temperature == 1:
         return "Probabilities are not calibrated.\n"
     return f"Probabilities are calibrated on them: logits are divided by {card.temperature:.3g}.\n"
+
+
+def _ancillary(card: ModelCard) -> str:
+    """Return the row that names the ancillary variables."""
+    return "" if card.ancillary is None else f"\n| ancillary, by name | {', '.join(card.ancillary.bands)} |"
 
 
 def describe_card(card: ModelCard) -> str:
@@ -256,7 +267,7 @@ Task `{card.task}` on {card.form}, {card.parameters:,} weights, trained {card.cr
 
 | | |
 |---|---|
-| bands, in order | {", ".join(card.bands)} |
+| bands, in order | {", ".join(card.bands)} |{_ancillary(card)}
 | dates | {steps} |
 | pixel size | {card.resolution if card.resolution is not None else "not known"} |
 | values | stored as {card.encoding.dtype}, times {card.encoding.scale:g}, plus {card.encoding.offset:g} |

@@ -65,6 +65,9 @@ class Facts:
     digest: str
     """Fingerprint; empty where it is not known."""
 
+    variables: tuple[str, ...] = ()
+    """Names of the ancillary variables."""
+
 
 def describe_data(data: Data, task: Task) -> Facts:
     """Look at samples.
@@ -109,7 +112,16 @@ def describe_data(data: Data, task: Task) -> Facts:
         resolution=getattr(data, "resolution", None),
         size=len(data),
         digest=str(digest),
+        variables=_variables(data),
     )
+
+
+def _variables(data: Data) -> tuple[str, ...]:
+    """Return the names of ancillary variables; numbers where examples do not name them."""
+    named = tuple(getattr(data, "variables", ()))
+    if named or not isinstance(data, Examples) or "ancillary" not in data.arrays:
+        return named
+    return tuple(f"variable {number + 1}" for number in range(data.arrays["ancillary"].shape[1]))
 
 
 def _form(data: Data, task: Task) -> Form:
@@ -192,15 +204,53 @@ def scaling_of(data: Data, rule: Rule | Normalisation | None, facts: Facts, task
     return found
 
 
+def ancillary_scaling(data: Data, given: Normalisation | None, facts: Facts) -> Normalisation | None:
+    """Fit the scaling of ancillary variables, or check the one that was given.
+
+    Parameters
+    ----------
+    data : Samples, Examples or stream
+        Training samples.
+    given : Normalisation or None
+        None takes mean and standard deviation of the training samples.
+    facts : Facts
+        Of the samples.
+
+    Returns
+    -------
+    Normalisation or None
+        By variable; None where there are none.
+
+    Raises
+    ------
+    OptionError
+        If a given scaling is for other variables, or must be fitted on a stream.
+    TrainingError
+        If a variable is constant.
+    """
+    if given is not None and given.bands != facts.variables:
+        raise OptionError(
+            f"normalise_ancillary= is for {given.bands}, the samples have the variables {facts.variables}."
+        )
+    if given is not None or not facts.variables:
+        return given
+    values = data.ancillary if isinstance(data, Samples) else getattr(data, "arrays", {}).get("ancillary")
+    if values is None:
+        raise OptionError(
+            "The ancillary variables of a stream are not scaled here: give normalise_ancillary=."
+        )
+    return fit_rule(_Physical(values[:, None], facts.variables), "standard")
+
+
 class _Physical:
-    """Batches of physical values to fit a normalisation on: examples in memory, or the first of a stream."""
+    """Batches of physical values to fit a normalisation on: an array, examples, or the first of a stream."""
 
     def __init__(self, data: Data, bands: tuple[str, ...]) -> None:
         self._data, self.bands = data, bands
 
     def __iter__(self) -> Iterator[Mapping[str, Array]]:
-        if isinstance(self._data, Examples):
-            yield {"x": self._data.arrays["x"]}
+        if isinstance(self._data, Examples | np.ndarray):
+            yield {"x": self._data.arrays["x"] if isinstance(self._data, Examples) else self._data}
             return
         stream: Any = self._data
         yield from islice(iter(stream), PROBED)

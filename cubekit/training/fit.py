@@ -30,6 +30,7 @@ from cubekit.training.checks import check_examples, check_network, check_samples
 from cubekit.training.data import (
     Data,
     Facts,
+    ancillary_scaling,
     check_values,
     counts_of,
     describe_data,
@@ -37,6 +38,7 @@ from cubekit.training.data import (
     scaling_of,
     stream_of,
 )
+from cubekit.training.finetune import model_to_go_on_from, take_over
 from cubekit.training.loop import run_epochs
 from cubekit.training.resume import (
     GRADIENT_NORM,
@@ -85,6 +87,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     schedule: Schedule | None = None,
     seed: int = 0,
     normalise: Rule | Normalisation | Literal["auto", "none"] = "auto",
+    normalise_ancillary: Normalisation | None = None,
     out: "StrPath | None" = None,
     resume: bool = True,
     checkpoint_minutes: float = 5.0,
@@ -138,7 +141,11 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         Scaling of physical values, fitted on the training samples (of a stream: on its first 64 batches)
         unless given ready, as by :func:`cubekit.fit_normalisation`: "percentile" or "standard" by band,
         "percentile_by_step" or "standard_by_step" by step and band, "none". "auto" takes percentiles to
-        classify, mean and standard deviation for fractions, and leaves maps and images as they are.
+        classify, mean and standard deviation for fractions, and leaves maps and images as they are; with the
+        weights of a saved model, its own.
+    normalise_ancillary : Normalisation, optional
+        Scaling of ancillary variables. Default: mean and standard deviation of the training samples; with the
+        weights of a saved model, its own.
     out : path, optional
         Folder to save the model and ``metrics.csv`` (one row an epoch) into.
     resume : bool, optional
@@ -173,8 +180,9 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     arguments : mapping, optional
         Arguments of a registered network besides ``bands``, ``steps``, ``classes``, which the samples tell.
     weights : path, optional
-        ``weights.safetensors`` to start from rather than from random weights, as of an earlier model or of
-        ``cubekit import-weights``.
+        ``weights.safetensors`` to start from rather than from random weights, as of ``cubekit
+        import-weights``; or the folder of a saved model, whose output layers are replaced by fresh ones where
+        the classes are others.
     threads : int, optional
         CPU threads of torch while training. Batches of series are too small to share: on a busy machine two
         threads were ten times slower than one.
@@ -209,12 +217,13 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     """
     task = task_of(network, task) if task is None or task in get_args(Task) else _refuse_task(task)
     facts = describe_data(train, task)
+    decay = 0.0 if task == "fractions" else WEIGHT_DECAY  # none as published for BRITS
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch": batch,
         "learning_rate": learning_rate,
         "schedule": schedule,
-        "weight_decay": WEIGHT_DECAY,
+        "weight_decay": decay,
         "gradient_norm": clip,
         "seed": seed,
         "class_weights": class_weights if isinstance(class_weights, str | None) else list(class_weights),
@@ -234,20 +243,29 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     check_settings(settings, with_valid=valid is not None)
     folder = None if out is None else model_folder(out)
     parts = _usable(train, valid, task, batch=batch)
+    source = model_to_go_on_from(weights, facts)
+    if source is not None and normalise == "auto":
+        normalise = source.card.normalisation
+    if source is not None and normalise_ancillary is None:
+        normalise_ancillary = source.card.ancillary
     method = None if normalise == "none" else NORMALISED[task] if normalise == "auto" else normalise
     scaling = scaling_of(parts[0], method, facts, task)
+    ancillary = ancillary_scaling(parts[0], normalise_ancillary, facts)
     recipe = Recipe(
         epochs=epochs,
         learning_rate=settings["learning_rate"],
         schedule=settings["schedule"],
         lowest_rate=how.lowest_rate,
+        weight_decay=decay,
         clip=clip,
     )
     with repeatable(seed), quiet(), torch_threads(threads):
         built, name, built_with = build_network(network, facts, task, arguments or {})
-        if weights is not None:
+        if source is not None:
+            take_over(built, source, facts)
+        elif weights is not None:
             start_from(built, weights)
-        predictor = predictor_of(built, task, times=facts.times, normalisation=scaling)
+        predictor = predictor_of(built, task, times=facts.times, normalisation=scaling, ancillary=ancillary)
         streams = (
             stream_of(parts[0], batch=batch, shuffle=True, seed=seed),
             None if parts[1] is None else stream_of(parts[1], batch=batch),
@@ -265,7 +283,9 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
             pretrain=settings.get("pretrain", 0),
             valid_every=valid_every,
             identity=_identity(
-                settings | {"network": name, "arguments": built_with, "scaling": scaling.to_dict()},
+                settings
+                | {"network": name, "arguments": built_with, "scaling": scaling.to_dict()}
+                | ({} if ancillary is None else {"ancillary": ancillary.to_dict()}),
                 built,
                 parts,
             ),
@@ -296,6 +316,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         times=tuple(np.datetime_as_string(facts.times, "s").tolist()),
         encoding=facts.encoding,
         normalisation=scaling,
+        ancillary=ancillary,
         classes=facts.classes,
         temperature=temperature,
         crs=facts.crs,

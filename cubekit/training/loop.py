@@ -27,7 +27,7 @@ PRECISIONS: Mapping[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "1
 
 
 class KeepBest(Callback):
-    """Remember the weights of the epoch with the lowest validation loss, and one row of scores an epoch.
+    """Remember the weights of the epoch with the lowest score that the task watches; one row an epoch.
 
     Parameters
     ----------
@@ -97,10 +97,11 @@ class KeepBest(Callback):
         if not validated:  # Lightning still shows those of the last validation
             scores = {name: value for name, value in scores.items() if not name.startswith("valid_")}
         self.rows.append({"epoch": epoch, **scores, "seconds": round(monotonic() - self._start, 3)})
-        loss = scores.get("valid_loss", -float(epoch))  # without validation the last epoch is kept
+        loss = scores.get(self._task.monitor, -float(epoch))  # without validation the last epoch is kept
         if not math.isfinite(loss):
+            watched = self._task.monitor.replace("valid_", "validation ")
             raise TrainingError(
-                f"The validation loss became {loss} in epoch {epoch}: lower learning_rate=, or look for "
+                f"The {watched} became {loss} in epoch {epoch}: lower learning_rate=, or look for "
                 "infinite values in the validation samples."
             )
         if validated and loss < self._best:
@@ -278,7 +279,7 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
     elif shown == "lines":
         callbacks.append(EpochLines(keeper))
     if run.patience is not None:
-        callbacks.append(EarlyStopping("valid_loss", patience=run.patience))
+        callbacks.append(EarlyStopping(task.monitor, patience=run.patience))
     callbacks.append(KeepState(run, stop))
     trainer = Trainer(
         accelerator="auto",

@@ -91,7 +91,17 @@ def build_network(
         kind = type(network)
         return deepcopy(network), f"{kind.__module__}.{kind.__qualname__}", None
     info = check_network(network, arguments, task=task, form=facts.form)
-    told = {"bands": len(facts.bands), "steps": len(facts.times), "classes": len(facts.classes)}
+    told = {
+        "bands": len(facts.bands),
+        "steps": len(facts.times),
+        "classes": len(facts.classes),
+        "ancillary": len(facts.variables),
+    }
+    if facts.variables and "ancillary" not in info.arguments:
+        raise OptionError(
+            f"Network {network!r} takes no ancillary variables, the samples have {facts.variables}: train "
+            "'brits', or leave them out."
+        )
     merged = {key: value for key, value in told.items() if key in info.arguments} | dict(arguments)
     return create(network, **merged), network, merged
 
@@ -119,6 +129,7 @@ def predictor_of(
     times: Array,
     normalisation: Normalisation,
     temperature: float = 1.0,
+    ancillary: Normalisation | None = None,
 ) -> Predictor:
     """Put a network behind its preprocessing.
 
@@ -134,6 +145,8 @@ def predictor_of(
         By band.
     temperature : float, optional
         What logits are divided by.
+    ancillary : Normalisation, optional
+        Scaling of ancillary variables, for fractions.
 
     Returns
     -------
@@ -144,7 +157,7 @@ def predictor_of(
         return Fuser(network)
     inputs = SeriesInput(np.asarray(times), normalisation)
     if task == "fractions":
-        return FractionEstimator(inputs, network)
+        return FractionEstimator(inputs, network, ancillary=ancillary)
     if task == "forecast":
         return Forecaster(inputs, network)
     return Classifier(inputs, network, temperature=temperature)

@@ -24,7 +24,8 @@ class SampleStream(SharedStream):
     - ``x`` (n, time, band) float32: physical values, NaN where there is no data;
     - ``valid`` (n, time, band) bool;
     - ``doy`` (n, time) int64: day of the year;
-    - ``y`` (n,) int64 class index, or (n, class) float32 shares.
+    - ``y`` (n,) int64 class index, or (n, class) float32 shares;
+    - ``ancillary`` (n, variable) float32, physical, of samples that have such variables.
 
     Batches are evened out: their sizes differ by one at most, so that no lone last sample upsets batch
     normalisation. Every sample comes once in an epoch, however many loader workers there are.
@@ -157,7 +158,9 @@ class SampleStream(SharedStream):
             values, seen = self.augment.altered(values, seen, chosen, (self.seed, epoch))
         y = torch.from_numpy(self.samples.y[chosen])
         doy = torch.from_numpy(self.samples.doy().astype("int64"))
-        return {
+        known = self.samples.ancillary
+        extra = {} if known is None else {"ancillary": torch.from_numpy(known[chosen])}
+        return extra | {
             "x": torch.from_numpy(values),
             "y": y.to(torch.int64 if self.samples.y.ndim == 1 else torch.float32),
             "valid": torch.from_numpy(seen),
