@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cubekit.batching.augment import Augmentation
+    from cubekit.batching.earth_engine import read_pixel_months
     from cubekit.batching.folds import folds
     from cubekit.batching.normalise import fit_normalisation
     from cubekit.batching.patches import PatchPlan
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from cubekit.pipeline.runner import run
     from cubekit.prediction.predict import plan_prediction, predict
     from cubekit.prediction.smooth import smooth
+    from cubekit.prediction.table import predict_table
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
@@ -60,6 +62,7 @@ _load, _, _ = lazy_loader.attach(
     submod_attrs={
         "batching.normalise": ["fit_normalisation"],
         "batching.augment": ["Augmentation"],
+        "batching.earth_engine": ["read_pixel_months"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
         "batching.pixels": ["PixelPlan"],
@@ -86,6 +89,7 @@ _load, _, _ = lazy_loader.attach(
         "pipeline.runner": ["run"],
         "prediction.predict": ["plan_prediction", "predict"],
         "prediction.smooth": ["smooth"],
+        "prediction.table": ["predict_table"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
@@ -136,7 +140,9 @@ __all__ = [
     "plan_rechunk",
     "point_series",
     "predict",
+    "predict_table",
     "quicklook",
+    "read_pixel_months",
     "read_series",
     "read_status",
     "rechunk",

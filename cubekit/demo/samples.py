@@ -22,6 +22,7 @@ class Maker(Protocol):
 SAMPLES: Mapping[str, str] = MappingProxyType(
     {
         "sentinel-2-year": "cubekit.demo.landscape:sentinel_2_year",
+        "mountain-forest": "cubekit.demo.tree_species:mountain_forest",
     }
 )
 """Name to the function that makes them, as ``module:function``."""

@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from cubekit.errors import GridError
-from cubekit.labels import ClassTable
+from cubekit.labels import ClassTable, class_table
 from cubekit.prediction.outputs import NODATA, describe_layer, pack
 from cubekit.typing import FloatArray, IntArray
 
@@ -66,6 +66,31 @@ def map_of_places(frame: pd.DataFrame, classes: ClassTable) -> xr.Dataset:
     raise GridError(
         f"The {len(places)} places lie on no regular grid, in metres or degrees, so they make no raster. "
         "Export whole images from Earth Engine, not points, for a map."
+    )
+
+
+def places_of_map(prediction: xr.Dataset) -> pd.DataFrame:
+    """Write a class map as a table of its pixels.
+
+    Parameters
+    ----------
+    prediction : xarray.Dataset
+        With ``class`` and a CRS; may be lazy. Nodata is left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``lat`` and ``lon`` of pixel centres (degrees, WGS 84, to 0.1 m), ``predicted_class``.
+    """
+    numbers = prediction["class"].to_numpy()
+    row, column = np.nonzero(numbers != NODATA)
+    box = prediction.odc.geobox
+    east, north = np.asarray(box.affine * np.stack([column + 0.5, row + 0.5]))
+    to_degrees = pyproj.Transformer.from_crs(str(box.crs), "EPSG:4326", always_xy=True)
+    lon, lat = to_degrees.transform(east, north)
+    names = np.array(class_table(prediction).names, dtype=object)
+    return pd.DataFrame(
+        {"lat": np.round(lat, 6), "lon": np.round(lon, 6), "predicted_class": names[numbers[row, column]]}
     )
 
 

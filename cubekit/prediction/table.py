@@ -80,13 +80,13 @@ def predict_table(
     if card.task != "classify" or card.form != "series":
         raise OptionError(f"The model ({card.network}, {card.form}) does not classify pixel series.")
     if out is not None:
-        _check_target(Path(out), overwrite=overwrite)
+        check_csv(Path(out), overwrite=overwrite)
     series = table if isinstance(table, SeriesTable) else _months(model, Path(table), date, scale)
     x = _fitting(model, series)
     likely = model.probabilities(x)
     frame = _frame(model, likely, series, probabilities=probabilities)
     if out is not None:
-        _write_csv(frame, Path(out))
+        write_csv(frame, Path(out))
     return frame
 
 
@@ -156,16 +156,55 @@ def _frame(model: "Model", likely: FloatArray, series: SeriesTable, *, probabili
     return pd.DataFrame(found)
 
 
-def _check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise for a file that cannot be written, before anything is predicted."""
+def without_shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the columns of class probabilities.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        From :func:`predict_table`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Where, which class, and how likely.
+    """
+    return frame[[name for name in frame if not str(name).startswith(SHARE)]]
+
+
+def check_csv(target: Path, *, overwrite: bool) -> None:
+    """Raise for a file that cannot be written, before anything is predicted.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        CSV to write.
+    overwrite : bool
+        Whether it may exist.
+
+    Raises
+    ------
+    OptionError
+        If it does not end in .csv.
+    StoreError
+        If it exists.
+    """
     if target.suffix.lower() != ".csv":
         raise OptionError(f"out={str(target)!r} should end in .csv.")
     if target.exists() and not overwrite:
         raise StoreError(f"{str(target)!r} exists; pass overwrite=True to replace it.")
 
 
-def _write_csv(frame: pd.DataFrame, target: Path) -> None:
-    """Write a table that is whole or not there."""
+def write_csv(frame: pd.DataFrame, target: Path) -> None:
+    """Write a table that is whole or not there; probabilities to four digits.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        From :func:`predict_table`.
+    target : pathlib.Path
+        Replaced where it exists.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     shares = [name for name in frame if name == "probability" or str(name).startswith(SHARE)]
