@@ -45,7 +45,7 @@ def mountain_forest(
     Yields
     ------
     mapping
-        ``items``, ``labels``, ``colours``, ``start``, ``end``, ``epochs``: the settings for scenes. Beside the scenes lie
+        ``items``, ``labels``, ``colours``, ``start``, ``end``, ``epochs``. Beside the scenes lie
         ``plots.csv`` and ``unlabelled.csv``, for the settings ``table`` and ``unlabelled``.
     """
     from cubekit.testing.forest import COLOURS, SPECIES, ForestArchive, write_forest_archive

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyproj
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
@@ -127,14 +128,13 @@ def _raster(
     packed = np.full((1 + len(table), *shape), NODATA, "uint8")
     packed[:, row, column] = pack(likely.T, ("class", "probability"), "class", None)
     left, top = east.min() - steps[0] / 2, north.max() + steps[1] / 2
-    right, bottom = left + shape[1] * steps[0], top - shape[0] * steps[1]
     layers = {
         "class": describe_layer("class", packed[:1], table, None),
         "probability": describe_layer("probability", packed[1:], table, None),
     }
     for layer in layers.values():
         layer.encoding["grid_mapping"] = "spatial_ref"
-    box = GeoBox.from_bbox((left, bottom, right, top), crs=crs, shape=shape)
+    box = GeoBox(shape, Affine(steps[0], 0, left, 0, -steps[1], top), crs)
     names = np.array(table.names, dtype=object)
     return xr.Dataset(layers, coords={"category": names, **xr_coords(box, dims=("y", "x"))})
 
