@@ -76,7 +76,7 @@ def _write_tables(items: Path, plots: Path, folder: Path) -> None:
     known = {CLASS: names[labels["label"].to_numpy()[rows, columns]]}
     _exported(cube, rows, columns, known).to_csv(folder / "plots.csv", index=False)
     square = np.indices((SIDE, SIDE)).reshape(2, -1) + 20
-    _exported(cube, *square, {}).to_csv(folder / "unlabelled.csv", index=False)
+    _exported(cube, square[0], square[1], {}).to_csv(folder / "unlabelled.csv", index=False)
 
 
 def _exported(
