@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cubekit.batching.augment import Augmentation
+    from cubekit.batching.earth_engine import read_pixel_months
     from cubekit.batching.folds import folds
     from cubekit.batching.normalise_fit import fit_normalisation
     from cubekit.batching.patches import PatchPlan
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from cubekit.prediction.predict import plan_prediction, predict
     from cubekit.prediction.rollout import forecast
     from cubekit.prediction.smooth import smooth
+    from cubekit.prediction.table import predict_table
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
@@ -68,6 +70,7 @@ _load, _, _ = lazy_loader.attach(
     submod_attrs={
         "batching.normalise_fit": ["fit_normalisation"],
         "batching.augment": ["Augmentation"],
+        "batching.earth_engine": ["read_pixel_months"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
         "batching.pixels": ["PixelPlan"],
@@ -102,6 +105,7 @@ _load, _, _ = lazy_loader.attach(
         "prediction.predict": ["plan_prediction", "predict"],
         "prediction.rollout": ["forecast"],
         "prediction.smooth": ["smooth"],
+        "prediction.table": ["predict_table"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
@@ -159,7 +163,9 @@ __all__ = [
     "plan_split",
     "point_series",
     "predict",
+    "predict_table",
     "quicklook",
+    "read_pixel_months",
     "read_series",
     "read_status",
     "rechunk",

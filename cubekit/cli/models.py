@@ -203,6 +203,40 @@ def predict(  # noqa: PLR0913
     print(made)
 
 
+@app.command("predict-table")
+def predict_table(  # noqa: PLR0913
+    model: Annotated[Path, typer.Argument(help="A saved model of pixel series.")],
+    table: Annotated[Path, typer.Argument(help="Pixel-months from Earth Engine, CSV or Parquet.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV: lat, lon, predicted_class, probability.")],
+    map_out: Annotated[
+        Path | None,
+        typer.Option("--map", help="COG (.tif) or picture (.png) as well, if the pixels lie on a grid."),
+    ] = None,
+    date: Annotated[str, typer.Option(help="Column of the date.")] = "image_date",
+    scale: Annotated[float, typer.Option(help="Factor that makes reflectance 0-1 of the bands.")] = 1e-4,
+    probabilities: Annotated[bool, typer.Option(help="A column for the probability of each class.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace what lies there.")] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Predict the class of every pixel of a table, and draw the map where the pixels lie on a grid."""
+    from cubekit.prediction.places import map_of_places
+    from cubekit.prediction.table import check_csv, without_shares, write_csv
+
+    _import_plugins(plugin)
+    loaded = cubekit.load_model(model)
+    check_csv(out, overwrite=overwrite)
+    frame = cubekit.predict_table(loaded, table, date=date, scale=scale, probabilities=True)
+    drawn = None if map_out is None else map_of_places(frame, loaded.card.classes)
+    write_csv(frame if probabilities else without_shares(frame), out)
+    counts = frame["predicted_class"].value_counts(dropna=False)
+    print("\n".join(f"{count:>9,}  {name}" for name, count in counts.items()))
+    print(f"wrote {out}")
+    if drawn is not None and map_out is not None:
+        cubekit.export(drawn, map_out, overwrite=overwrite)
+        print(f"wrote {map_out}")
+
+
 @app.command()
 def smooth(
     store: Annotated[Path, typer.Argument(help="A prediction with class and probability.")],

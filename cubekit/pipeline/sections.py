@@ -150,6 +150,8 @@ class Predict(Section):
     tile: int | None = Field(default=None, gt=0)
     passes: int = Field(default=0, ge=0)
     turning: Literal["none", "flips", "rotations"] = "none"
+    csv: bool = False
+    """Whether to write the class of every pixel as a table too."""
 
 
 class Pipeline(Section):

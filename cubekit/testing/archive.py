@@ -134,20 +134,26 @@ def write_sample_archive(
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     year = build_year(seed, area_shape(size), dates)
-    items = _write_scenes(root, year, tiles(size), progress=progress)
+    items = write_scenes(root, year, size, progress=progress)
     archive = SampleArchive(root, root / "items.json", root / "labels.gpkg", root / "truth.tif", _bbox(size))
     write_labels(survey(seed, year.land, transform=transform(10), crs=CRS), archive.labels)
-    colours = {code: _rgb(colour) for code, colour in zip(CODES, COLOURS, strict=True)}
-    _write_cog(archive.truth, year.land.truth, resolution=10, colours=colours)
-    _write_json(root / "collection.json", build_collection(items))
-    _write_json(archive.items, {"type": "FeatureCollection", "features": list(items)})
+    colours = {code: rgb(colour) for code, colour in zip(CODES, COLOURS, strict=True)}
+    write_cog(archive.truth, year.land.truth, resolution=10, colours=colours)
+    write_index(root, items)
     return archive
 
 
-def _write_scenes(
-    root: Path, year: Year, places: tuple[Tile, ...], *, progress: bool | None
+def write_index(root: Path, items: tuple[dict[str, Any], ...]) -> None:
+    """Write the collection, and last the items: an archive with items is whole."""
+    _write_json(root / "collection.json", build_collection(items))
+    _write_json(root / "items.json", {"type": "FeatureCollection", "features": list(items)})
+
+
+def write_scenes(
+    root: Path, year: Year, size: int, *, progress: bool | None = None
 ) -> tuple[dict[str, Any], ...]:
     """Write all scenes, a date at a time in each thread, and return their items in order of time."""
+    places = tiles(size)
     total = len(year.passes) * len(places)
     items: list[dict[str, Any]] = []
     # two at a time: each holds the whole area in all bands, about 150 MB at the default size
@@ -170,14 +176,12 @@ def _write_pass(root: Path, year: Year, flight: Pass, places: tuple[Tile, ...]) 
             resolution = resolution_of(asset)
             path = root / file_name(flight, tile, asset)
             path.parent.mkdir(exist_ok=True)
-            _write_cog(
-                path, tile.cut(delivered[asset], resolution), resolution=resolution, column=tile.column
-            )
+            write_cog(path, tile.cut(delivered[asset], resolution), resolution=resolution, column=tile.column)
         items.append(build_item(flight, tile, tile.cut(delivered["SCL"], 20)))
     return items
 
 
-def _write_cog(
+def write_cog(
     path: Path,
     array: IntArray,
     *,
@@ -217,7 +221,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
+def rgb(colour: str) -> tuple[int, int, int]:
     """Read ``"#rrggbb"``."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
