@@ -8,6 +8,7 @@ from cubekit.exports.charts import (
     series_figure,
 )
 from cubekit.exports.maps import map_figure, rgb_figure, split_figure
+from cubekit.exports.panels import panels_figure
 from cubekit.exports.style import png_bytes, save_figure
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "confusion_figure",
     "curve_figure",
     "map_figure",
+    "panels_figure",
     "png_bytes",
     "reliability_figure",
     "rgb_figure",
