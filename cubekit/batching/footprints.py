@@ -1,4 +1,4 @@
-"""The same split for networks that see patches: which pixels are whose, and which patches know nothing of others."""
+"""The same split for networks that see patches: whose a pixel is, and which patches see no one else's."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,9 @@ from cubekit.typing import IntArray
 
 UNLABELLED = -1
 
-_TOLERANCE = 0.01  # pixels that a sample may lie off the middle of one: rounding of coordinates, never a shift
+_TOLERANCE = (
+    0.01  # pixels that a sample may lie off the middle of one: rounding of coordinates, never a shift
+)
 
 
 def pixels_of(samples: Samples, cube: xr.Dataset) -> tuple[IntArray, IntArray]:
@@ -140,7 +142,8 @@ def patches_of(
     chosen = own & (plan.share(foreign) == 0)
     if not chosen.any():
         raise LabelError(
-            f"None of {len(plan)} patches of {size} x {size} pixels holds samples of one part and none of the "
-            f"others ({int(own.sum())} hold samples): use smaller patches, a smaller stride, or larger blocks."
+            f"None of {len(plan)} patches of {size} x {size} pixels holds samples of one part and none of "
+            f"the others ({int(own.sum())} hold samples): use smaller patches, a smaller stride, or larger "
+            "blocks."
         )
     return plan.take(chosen), labels

@@ -29,7 +29,8 @@ def panels_figure(
     Parameters
     ----------
     maps : mapping
-        Heading to a class map ``(y, x)`` with the attribute ``classes``; all of one grid and the same classes.
+        Heading to a class map ``(y, x)`` with the attribute ``classes``; all of one grid and of the same
+        classes.
     notes : mapping, optional
         Heading to a few words below it, such as a score.
     title : str, optional
@@ -98,4 +99,6 @@ def _legend(figure: "Figure", table: ClassTable, across: int) -> None:
         Patch(facecolor=colour, edgecolor=FAINT, linewidth=0.4, label=name)
         for name, colour in zip(table.names, table.colours, strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), across), handlelength=1.2)
+    figure.legend(
+        handles=handles, loc="outside lower left", ncols=min(len(handles), across), handlelength=1.2
+    )

@@ -128,7 +128,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         Of the Adam optimiser. Default: 0.001; for fusion networks the published one.
     schedule : {"constant", "cosine", "plateau", "step"} or sequence of int, optional
         How it falls: not at all; to zero along a cosine; to a tenth after five epochs without a lower
-        validation loss; by a fifth after each fifth of the epochs; or by half after each of the epochs listed.
+        validation loss; by a fifth after each fifth of the epochs; by half after each of the epochs listed.
         Default: constant; for fusion networks the published one.
     keep : {"loss", "accuracy", "macro_f1", "weighted_f1"}, optional
         What chooses the epoch whose weights are kept: the lowest validation loss, or the highest score on

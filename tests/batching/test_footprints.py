@@ -60,7 +60,9 @@ def test_samples_return_to_their_pixels() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 16), st.integers(1, 9), st.integers(0, 3), st.sampled_from([80, 120, 240]))
-def test_no_training_patch_sees_a_pixel_of_another_part(size: int, stride: int, seed: int, block: int) -> None:
+def test_no_training_patch_sees_a_pixel_of_another_part(
+    size: int, stride: int, seed: int, block: int
+) -> None:
     cube, labels = land(seed)
     train, valid, test = ck.split(cube, labels, block=block, seed=seed)
     part = np.full((SIDE, SIDE), -1)
