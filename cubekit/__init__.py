@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
     from cubekit.batching.split import split
+    from cubekit.batching.tiles import read_tiles
     from cubekit.batching.torch import batches
     from cubekit.catalog import open_catalog
     from cubekit.cube.audit import audit_offsets
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from cubekit.look.point import point_series
     from cubekit.look.sample import valid_share
     from cubekit.pipeline.compare import compare
-    from cubekit.pipeline.runner import run
+    from cubekit.pipeline.runner import compare_pipeline, run
+    from cubekit.prediction.attention import date_attention
+    from cubekit.prediction.merge import merge_maps
     from cubekit.prediction.predict import plan_prediction, predict
     from cubekit.prediction.smooth import smooth
     from cubekit.sources.archive import open_archive
@@ -65,6 +68,7 @@ _load, _, _ = lazy_loader.attach(
         "batching.pixels": ["PixelPlan"],
         "batching.series": ["read_series"],
         "batching.split": ["split"],
+        "batching.tiles": ["read_tiles"],
         "batching.torch": ["batches"],
         "catalog": ["open_catalog"],
         "cube.audit": ["audit_offsets"],
@@ -83,8 +87,10 @@ _load, _, _ = lazy_loader.attach(
         "look.point": ["point_series"],
         "look.sample": ["valid_share"],
         "pipeline.compare": ["compare"],
-        "pipeline.runner": ["run"],
+        "pipeline.runner": ["compare_pipeline", "run"],
         "prediction.predict": ["plan_prediction", "predict"],
+        "prediction.merge": ["merge_maps"],
+        "prediction.attention": ["date_attention"],
         "prediction.smooth": ["smooth"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
@@ -114,8 +120,10 @@ __all__ = [
     "audit_offsets",
     "batches",
     "compare",
+    "compare_pipeline",
     "composite",
     "coverage_calendar",
+    "date_attention",
     "diff",
     "export",
     "fill_gaps",
@@ -126,6 +134,7 @@ __all__ = [
     "load_fractions",
     "load_labels",
     "load_model",
+    "merge_maps",
     "open",
     "open_archive",
     "open_catalog",
@@ -139,6 +148,7 @@ __all__ = [
     "quicklook",
     "read_series",
     "read_status",
+    "read_tiles",
     "rechunk",
     "repair",
     "run",

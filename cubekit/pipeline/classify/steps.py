@@ -17,6 +17,7 @@ from cubekit.batching.samples import Samples
 from cubekit.batching.series import read_series
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
+from cubekit.nn import describe
 from cubekit.pipeline.classify.spec import ClassifyPipeline
 from cubekit.pipeline.scenes import check_files
 from cubekit.pipeline.sections import Labels
@@ -51,8 +52,17 @@ class Made:
 def check_inputs(spec: ClassifyPipeline) -> None:
     """Raise for what would only be missed once the cube is built, hours later perhaps."""
     check_network(spec.train.network, spec.train.arguments)
+    if spec.compare is not None:
+        for name in spec.compare.networks:
+            check_network(name, spec.compare.arguments.get(name, {}), form=describe(name).form)
     sections = {"labels": spec.labels, "series": spec.series, "reference": spec.reference}
     check_files({name: section.source for name, section in sections.items() if section is not None})
+
+
+def reference_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.DataArray | None:
+    """Put the reference map on the grid of the cube, or the labels where there is none."""
+    section = spec.reference or spec.labels
+    return None if section is None else _labels(section, cube)["label"]
 
 
 def labels_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.Dataset | None:
@@ -130,6 +140,14 @@ def predict_map(spec: ClassifyPipeline, model: Model, cube: xr.Dataset, path: Pa
         turning=options.turning,
         overwrite=True,
     )
+
+
+def without_specks(spec: ClassifyPipeline, prediction: xr.Dataset, path: Path) -> xr.Dataset:
+    """Merge patches smaller than the pipeline wants with their largest neighbour, and write the result."""
+    if not spec.predict.sieve:
+        return prediction
+    sieved = cubekit.smooth(prediction, method=None, sieve=spec.predict.sieve)
+    return cubekit.write(sieved, path, layout="maps", overwrite=True)
 
 
 def compare_with_reference(
