@@ -10,7 +10,7 @@ from cubekit.pipeline.result import RunResult
 from cubekit.pipeline.runner import locate, run
 from cubekit.pipeline.schema import demo_of
 
-PIPELINE = "sample_land_cover"
+PIPELINE = "land_cover"
 """What `cubekit demo` runs."""
 
 

@@ -101,7 +101,7 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
         value = settings[name]
         if value is not None and value < 1:
             raise OptionError(f"{name}={value!r}: expected at least 1.")
-    _check_schedule(settings["schedule"], settings["epochs"])
+    _check_schedule(settings["schedule"])
     check_option("keep", settings["keep"], get_args(Keep))
     check_option("precision", settings["precision"], ("32", "bf16", "16"))
     if settings["schedule"] == "plateau" and not with_valid:
@@ -118,16 +118,14 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
         raise OptionError(f"keep={settings['keep']!r} needs validation samples: pass valid=.")
 
 
-def _check_schedule(schedule: Any, epochs: int) -> None:
-    """Raise for a schedule that there is not, or epochs that do not rise or never come."""
+def _check_schedule(schedule: Any) -> None:
+    """Raise for a schedule that there is not, or epochs that do not rise; those behind the last one are idle."""
     if isinstance(schedule, str):
         check_option("schedule", schedule, get_args(Schedule))
         return
     rising = all(isinstance(each, int) for each in schedule) and sorted(set(schedule)) == list(schedule)
-    if not schedule or not rising or schedule[0] < 1 or schedule[-1] > epochs:
-        raise OptionError(
-            f"schedule={list(schedule)}: epochs that halve the learning rate rise from 1 to epochs={epochs}."
-        )
+    if not schedule or not rising or schedule[0] < 1:
+        raise OptionError(f"schedule={list(schedule)}: epochs that halve the learning rate rise from 1 on.")
 
 
 def check_samples(train: Samples, valid: Samples | None, *, batch: int, shares: bool = False) -> None:

@@ -96,9 +96,9 @@ def test_the_learning_rate_is_halved_after_the_epochs_listed() -> None:
     assert rates == [1e-3, 1e-3, 5e-4, 5e-4, 5e-4, 2.5e-4]
 
 
-@pytest.mark.parametrize("schedule", [(), (5, 2), (0, 3), (3, 30)])
-def test_epochs_that_halve_the_rate_rise_and_come(make_samples: Make, schedule: tuple[int, ...]) -> None:
-    with pytest.raises(OptionError, match="rise from 1 to epochs=20"):
+@pytest.mark.parametrize("schedule", [(), (5, 2), (0, 3), (3, 3)])
+def test_epochs_that_halve_the_rate_rise(make_samples: Make, schedule: tuple[int, ...]) -> None:
+    with pytest.raises(OptionError, match="rise from 1 on"):
         fit("conv1d", make_samples(64), make_samples(64, seed=1), schedule=schedule)
 
 

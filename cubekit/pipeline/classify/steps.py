@@ -142,11 +142,9 @@ def predict_map(spec: ClassifyPipeline, model: Model, cube: xr.Dataset, path: Pa
     )
 
 
-def without_specks(spec: ClassifyPipeline, prediction: xr.Dataset, path: Path) -> xr.Dataset:
-    """Merge patches smaller than the pipeline wants with their largest neighbour, and write the result."""
-    if not spec.predict.sieve:
-        return prediction
-    sieved = cubekit.smooth(prediction, method=None, sieve=spec.predict.sieve)
+def without_specks(prediction: xr.Dataset, path: Path, *, least: int) -> xr.Dataset:
+    """Merge patches of fewer pixels with their largest neighbour, and write the result."""
+    sieved = cubekit.smooth(prediction, method=None, sieve=least)
     return cubekit.write(sieved, path, layout="maps", overwrite=True)
 
 
