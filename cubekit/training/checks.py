@@ -119,7 +119,7 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
 
 
 def _check_schedule(schedule: Any) -> None:
-    """Raise for a schedule that there is not, or epochs that do not rise; those behind the last one are idle."""
+    """Raise for a schedule that there is not, or epochs that do not rise; they may lie behind the last."""
     if isinstance(schedule, str):
         check_option("schedule", schedule, get_args(Schedule))
         return
