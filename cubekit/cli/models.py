@@ -94,6 +94,9 @@ def compare(  # noqa: PLR0913
     labels: Annotated[str | None, typer.Option(help="Polygons, points or a raster of codes.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the result goes.")] = None,
     settings: SetOption = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="For a file: make its sample data, and compare on them.")
+    ] = False,
     column: Annotated[str, typer.Option(help="Column that holds the class.")] = "class",
     inward: Annotated[float, typer.Option(help="Shrink polygons by so many metres.")] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training samples.")] = 20,
@@ -111,7 +114,13 @@ def compare(  # noqa: PLR0913
 
     _import_plugins(plugin)
     if not networks:
-        print(cubekit.compare_pipeline(source, out=out, settings=settings_of(settings or [])).table())
+        told = settings_of(settings or [])
+        if demo:
+            from cubekit.demo import compare_demo
+
+            print(compare_demo(out or Path("demo"), source, settings=told).table())
+        else:
+            print(cubekit.compare_pipeline(source, out=out, settings=told).table())
         return
     if labels is None or out is None:
         raise OptionError("To compare networks on a store, give --labels and --out.")

@@ -90,7 +90,17 @@ def compare(  # noqa: PLR0913
     if not networks or not len(seeds):
         raise OptionError(f"compare needs networks and seeds; found {len(networks)} and {len(seeds)}.")
     folder = None if out is None else Path(out)
-    contest = Contest(train, valid, test, task, settings or {}, arguments or {}, cube, patches or {}, folder)
+    contest = Contest(
+        train=train,
+        valid=valid,
+        test=test,
+        task=task,
+        settings=settings or {},
+        arguments=arguments or {},
+        cube=cube,
+        patches=patches or {},
+        folder=folder,
+    )
     contest.check(networks)
     rows: list[Row] = []
     maps: dict[str, xr.DataArray] = {}

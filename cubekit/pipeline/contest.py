@@ -1,7 +1,7 @@
 """One network in a comparison: trained on the split, mapped over the cube, scored on the test pixels."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -35,29 +35,68 @@ class Trial:
     """One network and seed."""
 
     model: Model
+    """Trained."""
+
     scores: Scores
+    """On the test samples."""
+
     train_seconds: float | None
+    """None where it came trained."""
+
     samples_per_second: float | None
+    """Rate of prediction in memory; None for patches."""
+
     drawn: xr.DataArray | None
+    """Its class map, where it was to be kept."""
+
     megapixels_per_second: float | None
+    """Rate of mapping the cube."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contest:
-    """What all contestants share."""
+    """What all contestants share; see :func:`cubekit.compare`."""
 
     train: Any
+    """Training samples or examples."""
+
     valid: Any
+    """Those that choose the epoch, or None."""
+
     test: Any
-    task: Task | None
-    settings: Mapping[str, Any]
-    arguments: Mapping[str, Mapping[str, Any]]
-    cube: xr.Dataset | None
-    patches: Mapping[str, Any]
-    folder: Path | None
+    """Those that are scored."""
+
+    task: Task | None = None
+    """Kind of problem, for networks of the user's own."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of ``fit`` that all share."""
+
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Network to its own arguments."""
+
+    cube: xr.Dataset | None = None
+    """What the samples were extracted from."""
+
+    patches: Mapping[str, Any] = field(default_factory=dict)
+    """How networks that see patches are fed, and trained differently."""
+
+    folder: Path | None = None
+    """Where models go."""
 
     def check(self, networks: Sequence[Contestant]) -> None:
-        """Raise for what would only be found after the first trainings."""
+        """Raise for what would only be found after the first trainings.
+
+        Parameters
+        ----------
+        networks : sequence
+            Take part.
+
+        Raises
+        ------
+        OptionError
+            For settings that are not the contestants' to choose, and networks that see patches without a cube.
+        """
         for name, given in {"settings": self.settings, "patches": self.patches}.items():
             taken = sorted({"seed", "out", "task", "valid", "arguments"} & set(given))
             if taken:
@@ -76,7 +115,24 @@ class Contest:
             raise OptionError(f"{', '.join(seen)} see patches: give the cube of the samples with cube=.")
 
     def trial(self, network: Contestant, label: str, seed: int, *, drawn: bool) -> Trial:
-        """Train a network, draw its map and score it."""
+        """Train a network, draw its map and score it.
+
+        Parameters
+        ----------
+        network : str, torch.nn.Module or Model
+            Trained unless it is already.
+        label : str
+            Its name in the table, and of its folder.
+        seed : int
+            Of the training.
+        drawn : bool
+            Whether the map is kept; networks that see patches are mapped in any case, to be scored.
+
+        Returns
+        -------
+        Trial
+            What came out.
+        """
         start = perf_counter()
         if isinstance(network, Model):
             model, spent = network, None
