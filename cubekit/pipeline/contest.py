@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 from torch import nn
 
 from cubekit.batching.augment import Augmentation
@@ -15,9 +16,11 @@ from cubekit.batching.footprints import patches_of, pixels_of
 from cubekit.batching.normalise import fit_normalisation
 from cubekit.batching.samples import Samples
 from cubekit.batching.torch import batches
+from cubekit.cube.contract import MAIN
 from cubekit.errors import OptionError, did_you_mean
 from cubekit.evaluation.accuracy import MISSING, assess
 from cubekit.nn.registry import Task, describe
+from cubekit.pipeline.training import trained_once
 from cubekit.prediction.predict import predict
 from cubekit.training.bundle import Model
 from cubekit.training.fit import fit
@@ -95,7 +98,8 @@ class Contest:
         Raises
         ------
         OptionError
-            For settings that are not the contestants' to choose, and networks that see patches without a cube.
+            For settings that are not the contestants' to choose, and networks that see patches but have no
+            cube.
         """
         for name, given in {"settings": self.settings, "patches": self.patches}.items():
             taken = sorted({"seed", "out", "task", "valid", "arguments"} & set(given))
@@ -133,15 +137,18 @@ class Contest:
         Trial
             What came out.
         """
-        start = perf_counter()
         if isinstance(network, Model):
             model, spent = network, None
         else:
             place = None if self.folder is None else self.folder / f"{label}-{seed}"
             arguments = self.arguments.get(network, {}) if isinstance(network, str) else {}
             train = self._fit_patches if self._on_patches(network) else self._fit
-            model = train(network, arguments, seed, place)
-            spent = perf_counter() - start
+            known = isinstance(network, str)
+            model, spent = trained_once(
+                place if known else None,
+                self._recipe(network, arguments, seed) if known else {},
+                lambda: train(network, arguments, seed, place),
+            )
         patches = self._on_patches(model)
         found, rate = self._map(model) if self.cube is not None and (drawn or patches) else (None, None)
         if patches and found is not None:
@@ -155,6 +162,16 @@ class Contest:
             model=model, scores=scores, train_seconds=spent, samples_per_second=pace,
             drawn=found if drawn else None, megapixels_per_second=rate,
         )  # fmt: skip
+
+    def _recipe(self, network: Contestant, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """Say all that decides what comes out of a training."""
+        parts = [None if part is None else part.digest() for part in (self.train, self.valid, self.test)]
+        told = {"network": network, "arguments": arguments, "seed": seed, "settings": self.settings}
+        if not self._on_patches(network):
+            return {**told, "samples": parts[:2]}
+        data = self._ground[MAIN].data
+        values = data.name if hasattr(data, "name") else tokenize(data)
+        return {**told, "samples": parts, "patches": {**PATCHES, **self.patches}, "cube": values}
 
     @property
     def _ground(self) -> xr.Dataset:

@@ -1,8 +1,5 @@
 """The steps of a class map: each is a few lines over the public functions."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +18,9 @@ from cubekit.nn import describe
 from cubekit.pipeline.classify.spec import ClassifyPipeline
 from cubekit.pipeline.scenes import check_files
 from cubekit.pipeline.sections import Labels
-from cubekit.pipeline.training import save_with_curves
+from cubekit.pipeline.training import save_with_curves, trained_once
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
-
-log = logging.getLogger("cubekit")
 
 Parts = tuple[Samples, Samples, Samples]
 
@@ -95,17 +90,15 @@ def split_samples(spec: ClassifyPipeline, samples: Samples) -> Parts:
 
 def train(spec: ClassifyPipeline, parts: Parts, folder: Path) -> Model:
     """Train, or reuse a model made from the same samples and settings."""
+
+    def work() -> Model:
+        options = spec.train.model_dump(exclude_none=True, exclude={"network"})
+        model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
+        save_with_curves(model, folder)
+        return model
+
     recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts[:2]]}
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    note = folder / "recipe.sha256"
-    if note.is_file() and note.read_text() == digest:
-        log.info("model in %s was made from the same samples and settings", folder)
-        return cubekit.load_model(folder)
-    options = spec.train.model_dump(exclude_none=True, exclude={"network"})
-    model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
-    save_with_curves(model, folder)
-    note.write_text(digest)
-    return model
+    return trained_once(folder, recipe, work)[0]
 
 
 def evaluate(spec: ClassifyPipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
