@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cubekit.batching.series import read_series
     from cubekit.batching.split import plan_split, split
     from cubekit.batching.split_record import load_split
+    from cubekit.batching.tiles import read_tiles
     from cubekit.batching.torch import batches
     from cubekit.batching.torch.years import year_batches
     from cubekit.batching.years import split_years
@@ -44,8 +45,10 @@ if TYPE_CHECKING:
     from cubekit.look.point import point_series
     from cubekit.look.sample import valid_share
     from cubekit.pipeline.compare import compare
-    from cubekit.pipeline.runner import run
+    from cubekit.pipeline.runner import compare_pipeline, run
+    from cubekit.prediction.attention import date_attention
     from cubekit.prediction.fuse import fuse_pair, fuse_series
+    from cubekit.prediction.merge import merge_maps
     from cubekit.prediction.predict import plan_prediction, predict
     from cubekit.prediction.rollout import forecast
     from cubekit.prediction.smooth import smooth
@@ -77,6 +80,7 @@ _load, _, _ = lazy_loader.attach(
         "batching.series": ["read_series"],
         "batching.split": ["plan_split", "split"],
         "batching.split_record": ["load_split"],
+        "batching.tiles": ["read_tiles"],
         "batching.torch": ["batches"],
         "batching.torch.years": ["year_batches"],
         "batching.years": ["split_years"],
@@ -100,10 +104,12 @@ _load, _, _ = lazy_loader.attach(
         "look.point": ["point_series"],
         "look.sample": ["valid_share"],
         "pipeline.compare": ["compare"],
-        "pipeline.runner": ["run"],
         "prediction.fuse": ["fuse_pair", "fuse_series"],
         "prediction.predict": ["plan_prediction", "predict"],
         "prediction.rollout": ["forecast"],
+        "pipeline.runner": ["compare_pipeline", "run"],
+        "prediction.merge": ["merge_maps"],
+        "prediction.attention": ["date_attention"],
         "prediction.smooth": ["smooth"],
         "prediction.table": ["predict_table"],
         "sources.archive": ["open_archive"],
@@ -134,23 +140,26 @@ __all__ = [
     "audit_offsets",
     "batches",
     "compare",
+    "compare_pipeline",
     "composite",
     "coverage_calendar",
+    "date_attention",
     "diff",
     "export",
     "fill_gaps",
     "fit",
     "fit_normalisation",
     "folds",
+    "forecast",
     "fuse_pair",
     "fuse_series",
-    "forecast",
     "grid",
     "load",
     "load_fractions",
     "load_labels",
     "load_model",
     "load_split",
+    "merge_maps",
     "open",
     "open_archive",
     "open_catalog",
@@ -168,6 +177,7 @@ __all__ = [
     "read_pixel_months",
     "read_series",
     "read_status",
+    "read_tiles",
     "rechunk",
     "repair",
     "run",

@@ -149,7 +149,7 @@ def bands_for(cube: xr.Dataset, symbols: Sequence[str]) -> dict[str, int]:
     UnknownNameError
         For a band that the cube lacks.
     """
-    places = _places(cube, [str(band) for band in cube.indexes["band"]])
+    places = _places([str(band) for band in cube.indexes["band"]], cube.attrs)
     found = {symbol: _place(symbol, places) for symbol in symbols}
     for symbol, place in found.items():
         if place is None:

@@ -14,11 +14,11 @@ from cubekit.specs import find
 
 pytest.importorskip("torch")
 
-import cubekit as ck  # noqa: E402
-from cubekit.cli import main  # noqa: E402
-from cubekit.demo import run_demo  # noqa: E402
-from cubekit.pipeline.result import RunResult  # noqa: E402
-from cubekit.pipeline.schema import read_pipeline  # noqa: E402
+import cubekit as ck
+from cubekit.cli import main
+from cubekit.demo import run_demo
+from cubekit.pipeline.result import RunResult
+from cubekit.pipeline.schema import read_pipeline
 
 pytestmark = pytest.mark.torch
 

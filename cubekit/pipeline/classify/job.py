@@ -45,6 +45,11 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     prediction = place.step(
         "predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr")
     )
+    if spec.predict.sieve:
+        raw = prediction
+        prediction = place.step(
+            "sieve", lambda: steps.without_specks(raw, folder / "sieved.zarr", least=spec.predict.sieve)
+        )
     reference = steps.compare_with_reference(spec, prediction, labels)
     if spec.also_random_split:
         again = folder / "model_random_split"

@@ -1,5 +1,6 @@
 """A job from tables alone: labelled series train a network, and it predicts a table of others."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from cubekit.pipeline.result import RunResult, Workplace
 from cubekit.prediction.places import map_of_places
 from cubekit.prediction.table import predict_table
 from cubekit.training.bundle import Model
+
+log = logging.getLogger("cubekit")
 
 
 def run_tables(spec: ClassifyPipeline, place: Workplace) -> RunResult:
@@ -93,7 +96,7 @@ def write_predicted(spec: ClassifyPipeline, model: Model, folder: Path) -> dict[
     try:
         drawn = map_of_places(frame, model.card.classes)
     except GridError as error:
-        steps.log.info("no map of the table: %s", error)
+        log.info("no map of the table: %s", error)
         return files
     return files | _write_map(drawn, folder, spec.title)
 
