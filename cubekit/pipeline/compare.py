@@ -12,13 +12,14 @@ import numpy as np
 from torch import nn
 
 from cubekit.batching.samples import Samples
+from cubekit.batching.split_record import Split
 from cubekit.errors import OptionError
 from cubekit.evaluation.accuracy import Accuracy
 from cubekit.exports.figures import comparison_figure, save_figure
 from cubekit.nn.registry import Task
 from cubekit.tasks.examples import Examples
 from cubekit.training.bundle import Model
-from cubekit.training.fit import fit
+from cubekit.training.fit import SPLIT, fit
 from cubekit.training.scores import Scores, score_beside_baselines
 from cubekit.typing import StrPath
 
@@ -108,7 +109,7 @@ class Comparison:
         return target
 
 
-def compare(
+def compare(  # noqa: PLR0913
     networks: Sequence[Contestant],
     train: Samples | Examples,
     valid: Samples | Examples | None,
@@ -117,6 +118,7 @@ def compare(
     seeds: Sequence[int] = (0,),
     task: Task | None = None,
     settings: Mapping[str, Any] | None = None,
+    split: Split | None = None,
     out: StrPath | None = None,
 ) -> Comparison:
     """Train or load several networks on the same samples and seeds, and score them beside the baselines.
@@ -137,6 +139,9 @@ def compare(
         Kind of problem, for networks of your own.
     settings : mapping, optional
         Arguments of :func:`cubekit.fit` that all networks share, such as ``{"epochs": 20}``.
+    split : Split, optional
+        The split that the samples come from, of :func:`cubekit.plan_split`: written into `out` and beside
+        every model.
     out : path, optional
         Folder for table and figure, and for the models, one folder for each network and seed.
 
@@ -159,7 +164,7 @@ def compare(
     if not networks or not len(seeds):
         raise OptionError(f"compare needs networks and seeds; found {len(networks)} and {len(seeds)}.")
     options = dict(settings or {})
-    taken = sorted({"seed", "out", "task", "valid"} & set(options))
+    taken = sorted({"seed", "out", "split", "task", "valid"} & set(options))
     if taken:
         raise OptionError(f"settings= holds {taken}, which compare decides itself: pass seeds=, out=, task=.")
     folder = None if out is None else Path(out)
@@ -174,7 +179,7 @@ def compare(
                 model, spent = network, None
             else:
                 place = None if folder is None else folder / f"{label}-{seed}"
-                model = fit(network, train, valid, task=task, seed=seed, out=place, **options)
+                model = fit(network, train, valid, task=task, seed=seed, out=place, split=split, **options)
                 spent = perf_counter() - start
             start = perf_counter()
             _predict(model, test)
@@ -194,6 +199,8 @@ def compare(
     )
     if folder is not None:
         result.save(folder)
+        if split is not None:
+            split.save(folder / SPLIT)
         (folder / "settings.json").write_text(json.dumps(options | {"seeds": list(seeds)}, default=str))
     return result
 

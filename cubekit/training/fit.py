@@ -16,6 +16,7 @@ from torch import nn
 from cubekit import __version__
 from cubekit.batching.normalise import Normalisation, Rule
 from cubekit.batching.samples import Samples
+from cubekit.batching.split_record import Split
 from cubekit.errors import OptionError, check_option
 from cubekit.nn.registry import Task
 from cubekit.tasks.classify import Classifier
@@ -60,6 +61,9 @@ from cubekit.typing import StrPath
 ClassWeights = Literal["balanced"] | Sequence[float]
 """Weights of the classes in the loss: by frequency, or one number a class."""
 
+SPLIT = "split.parquet"
+"""File of the split beside a model."""
+
 PRETRAINED_SHARE = 0.4
 """Epochs for the autoencoder of a fusion network, as a share of the others: 200 to 500 as published."""
 
@@ -98,6 +102,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     log: Sequence[Log] = (),
     arguments: Mapping[str, Any] | None = None,
     weights: "StrPath | None" = None,
+    split: Split | None = None,
     threads: int = 1,
     progress: bool | None = None,
 ) -> Model:
@@ -171,6 +176,9 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     weights : path, optional
         ``weights.safetensors`` to start from rather than from random weights, as of an earlier model or of
         ``cubekit import-weights``.
+    split : Split, optional
+        The split that `train` and `valid` come from, of :func:`cubekit.plan_split`: it is written into `out`
+        as ``split.parquet``, and the card names its digest.
     threads : int, optional
         CPU threads of torch while training. Batches of series are too small to share: on a busy machine two
         threads were ten times slower than one.
@@ -295,7 +303,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         resolution=facts.resolution,
         halo=0 if facts.form == "series" else getattr(best, "reach", None),
         parameters=sum(weights.numel() for weights in best.parameters()),
-        data=_data_record(train, valid, parts, facts),
+        data=_data_record(train, valid, parts, facts, split),
         settings=settings,
         metrics=kept.best,
         history=tuple(kept.rows),
@@ -306,6 +314,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     first: Any = rank_zero_only
     if folder is not None and first.rank == 0:
         model.save(folder)
+        if split is not None:
+            split.save(folder / SPLIT)
         forget(folder)
     return model
 
@@ -395,7 +405,9 @@ def _weights(class_weights: ClassWeights | None, data: Data, facts: Facts) -> li
     return list(class_weights)
 
 
-def _data_record(train: Data, valid: Data | None, used: tuple[Data, Data | None], facts: Facts) -> DataRecord:
+def _data_record(
+    train: Data, valid: Data | None, used: tuple[Data, Data | None], facts: Facts, split: Split | None
+) -> DataRecord:
     """Note which samples were used."""
     counts = [0 if part is None else len(part) for part in (train, valid, *used)]
     return DataRecord(
@@ -405,6 +417,7 @@ def _data_record(train: Data, valid: Data | None, used: tuple[Data, Data | None]
         dropped=counts[0] + counts[1] - counts[2] - counts[3],
         train_counts=counts_of(used[0], facts),
         extent=extent_of(used[0]),
+        split=None if split is None else split.digest(),
     )
 
 

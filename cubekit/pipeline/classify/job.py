@@ -22,7 +22,7 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     Returns
     -------
     RunResult
-        With ``cube``, ``model``, ``prediction``, ``map``, ``picture`` and ``report``.
+        With ``cube``, ``split``, ``model``, ``prediction``, ``map``, ``picture`` and ``report``.
 
     Raises
     ------
@@ -36,8 +36,8 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     )
     labels = steps.labels_for(spec, cube)
     samples = place.step("samples", lambda: steps.samples_for(spec, cube, labels))
-    parts = steps.split_samples(spec, samples)
-    model = place.step("train", lambda: steps.train(spec, parts, folder / "model"))
+    split, parts = steps.split_samples(spec, samples, folder / "split.parquet")
+    model = place.step("train", lambda: steps.train(spec, parts, folder / "model", split=split))
     scores = place.step("evaluate", lambda: steps.evaluate(spec, model, parts))
     prediction = place.step(
         "predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr")

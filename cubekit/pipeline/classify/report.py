@@ -46,6 +46,7 @@ def export_all(made: "Made", folder: Path) -> dict[str, Path]:
     save_figure(map_figure(made.prediction, title=made.spec.title), picture)
     return {
         "cube": folder / "cube.zarr",
+        "split": folder / "split.parquet",
         "model": folder / "model",
         "prediction": folder / "prediction.zarr",
         "map": cubekit.export(made.prediction, folder / "map.tif", overwrite=True),

@@ -15,6 +15,7 @@ import cubekit
 from cubekit.batching.extract import extract
 from cubekit.batching.samples import Samples
 from cubekit.batching.series import read_series
+from cubekit.batching.split_record import Split
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
 from cubekit.pipeline.classify.spec import ClassifyPipeline
@@ -78,21 +79,27 @@ def samples_for(spec: ClassifyPipeline, cube: xr.Dataset, labels: xr.Dataset | N
     return extract(cube, labels, limit_per_class=spec.labels.limit_per_class, seed=spec.split.seed)
 
 
-def split_samples(spec: ClassifyPipeline, samples: Samples) -> Parts:
-    """Split as the pipeline says."""
-    return cubekit.split(samples, **spec.split.model_dump(exclude_none=True))
+def split_samples(spec: ClassifyPipeline, samples: Samples, path: Path) -> tuple[Split, Parts]:
+    """Split as the pipeline says, and write the split down."""
+    found = cubekit.plan_split(samples, **spec.split.model_dump(exclude_none=True))
+    found.save(path)
+    return found, found.apply(samples)
 
 
-def train(spec: ClassifyPipeline, parts: Parts, folder: Path) -> Model:
+def train(spec: ClassifyPipeline, parts: Parts, folder: Path, *, split: Split) -> Model:
     """Train, or reuse a model made from the same samples and settings."""
-    recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts[:2]]}
+    recipe = {
+        "train": spec.train.model_dump(mode="json"),
+        "samples": [part.digest() for part in parts[:2]],
+        "split": split.digest(),
+    }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     note = folder / "recipe.sha256"
     if note.is_file() and note.read_text() == digest:
         log.info("model in %s was made from the same samples and settings", folder)
         return cubekit.load_model(folder)
     options = spec.train.model_dump(exclude_none=True, exclude={"network"})
-    model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
+    model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, split=split, **options)
     save_with_curves(model, folder)
     note.write_text(digest)
     return model
