@@ -39,7 +39,6 @@ from cubekit.training.data import (
 )
 from cubekit.training.loop import run_epochs
 from cubekit.training.resume import (
-    GRADIENT_NORM,
     PRETRAINING,
     Log,
     Precision,
@@ -96,7 +95,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     calibrate: bool = True,
     patience: int | None = None,
     pretrain: int | None = None,
-    clip: float | None = GRADIENT_NORM,
+    clip: float | None = Recipe.clip,
     precision: Precision = "32",
     devices: int = 1,
     log: Sequence[Log] = (),
@@ -255,16 +254,13 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
             None if parts[1] is None else stream_of(parts[1], batch=batch),
         )
         run = Run(
-            epochs=epochs,
             patience=patience,
-            clip=clip,
             precision=precision,
             devices=devices,
             out=folder,
             log=log,
             progress=progress,
             checkpoint_minutes=checkpoint_minutes,
-            pretrain=settings.get("pretrain", 0),
             identity=_identity(
                 settings | {"network": name, "arguments": built_with, "scaling": scaling.to_dict()},
                 built,
@@ -273,7 +269,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         )
         if folder is not None and not resume:
             forget(folder)
-        features = _features(how, facts, run, recipe, streams) if task == "fuse" else None
+        before = replace(recipe, epochs=settings.get("pretrain", 0))
+        features = _features(how, facts, run, before, streams) if task == "fuse" else None
         module = trainer_task(
             predictor,
             name,
@@ -370,15 +367,14 @@ def _features(
     autoencoder = how.features(bands=len(facts.bands))
     first = replace(
         run,
-        epochs=run.pretrain,
         patience=None,
         out=None if run.out is None else run.out / PRETRAINING,
         log=(),
     )
-    if state_to_go_on_from(run) is None and first.epochs:
+    if state_to_go_on_from(run) is None and recipe.epochs:
         if first.out is not None:
             first.out.mkdir(exist_ok=True)
-        task = Reconstruct(Reconstructor(autoencoder), how=how, recipe=replace(recipe, epochs=first.epochs))
+        task = Reconstruct(Reconstructor(autoencoder), how=how, recipe=recipe)
         run_epochs(task, first, train=streams[0], valid=streams[1])
         if hasattr(streams[0], "set_epoch"):
             streams[0].set_epoch(0)

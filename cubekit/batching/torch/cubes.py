@@ -182,10 +182,9 @@ class CubeStream(SharedStream):
             sharing=workers,
             allocate=Buffers(host_memory),
         )
-        arrays = ahead(passing, _PREFETCH)
-        return count - 1, (
-            (at, partial(self._finished, each, epoch)) for at, each in enumerate(arrays, start)
-        )
+        arrays, carry = ahead(passing, _PREFETCH), Carrier(self.device)
+        batches = ((at, partial(self._finished, each, epoch, carry)) for at, each in enumerate(arrays, start))
+        return count - 1, batches
 
     def _finished(self, arrays: Mapping[str, Array], epoch: int, carry: Carrier) -> Batch:
         """Turn arrays into tensors, and decode them unless stored numbers are wanted."""
