@@ -30,7 +30,7 @@ def describe(stream: BlockStream, batches: int) -> str:
     size = float(((window[:, 1] - blocks.fresh) * (window[:, 3] - window[:, 2])).sum()) * depth
     first = stream.order(0, Shard())
     held = min(first.most_held + AHEAD, len(blocks.run))
-    if stream.apart:  # patches make room one by one; a block is there twice while it is cut
+    if stream.apart():  # patches make room one by one; a block is there twice while it is cut
         waiting = first.most_waiting / max(1, len(first.items)) * size
         waiting = min(waiting + (AHEAD + 1) * blocks.block_bytes, size)
         held_as = f"holds up to {waiting / 1e6:.1f} MB of patches of {held} of {len(blocks.run)} blocks"
@@ -48,7 +48,7 @@ def describe(stream: BlockStream, batches: int) -> str:
         f"  design effect {effect:.2f} at most (scatter of batch means against a true shuffle)",
     ]
     if stream.shuffle and effect > _ENOUGH and not stream.is_pixels:
-        enough = ((0.4 if stream.apart else 0.8) * stream.batch + 2 * AHEAD) * blocks.block_bytes
+        enough = ((0.4 if stream.apart() else 0.8) * stream.batch + 2 * AHEAD) * blocks.block_bytes
         lines.append(f"  buffer={_rounded(min(enough, size))!r} would mix more, and so would smaller chunks")
     read = stream.read
     if read["seconds"] > 0 and read["items"]:

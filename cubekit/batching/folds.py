@@ -7,10 +7,10 @@ import numpy as np
 import xarray as xr
 
 from cubekit.batching.assign import TEST, TRAIN, VALID, assign_samples, assign_units
+from cubekit.batching.decide import check_ways
 from cubekit.batching.patches import PatchPlan
 from cubekit.batching.places import Places
 from cubekit.batching.samples import Samples
-from cubekit.batching.split import check_ways
 from cubekit.batching.split_record import Split
 from cubekit.batching.temporal import Gap, check_dates, days_of, keep_apart_in_time, plan_periods
 from cubekit.batching.units import (

@@ -162,6 +162,11 @@ class Samples:
         ------
         OptionError
             Naming what differs.
+
+        Examples
+        --------
+        >>> years = [extract(cube.sel(time=year), labels) for year in ("2020", "2021")]  # doctest: +SKIP
+        >>> train, valid, test = split(Samples.join(years), by="time")  # doctest: +SKIP
         """
         if not several:
             raise OptionError("There are no samples to join.")

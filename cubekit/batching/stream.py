@@ -24,6 +24,7 @@ from cubekit.typing import Array, IntArray
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _PIECES = 64  # parts of a batch of pixel series that come from different places
+_ENOUGH_OF_BATCH, _ENOUGH_OF_ALL = 0.75, 0.6  # blocks held whole, per sample of a batch or of all: see apart
 _LOOKED_AT = 1_000_000  # samples that the design effect is computed from
 
 
@@ -107,10 +108,30 @@ class BlockStream:
         """Samples in an epoch."""
         return int(self.weights.sum())
 
-    @cached_property
-    def apart(self) -> bool:
-        """Whether patches are cut out of a block when it is read, so that each makes room when it goes."""
-        return self.shuffle and all(part.is_tiling for part in self.parts)
+    def apart(self, shards: int = 1) -> bool:
+        """Tell whether patches are cut out of a block when it is read, so that each makes room when it goes.
+
+        That mixes twice as many blocks in the same memory, but copies every patch once more: it is done where
+        whole blocks would leave batches of too few of them.
+
+        Parameters
+        ----------
+        shards : int, optional
+            Streams that share the buffer.
+
+        Returns
+        -------
+        bool
+            Depends on numbers alone.
+        """
+        if not (self.shuffle and all(part.is_tiling for part in self.parts)):
+            return False
+        enough = min(_ENOUGH_OF_BATCH * self.batch, _ENOUGH_OF_ALL * len(self.blocks.run) / shards)
+        return bool(np.floor(self._room(shards)) < enough)
+
+    def _room(self, shards: int) -> float:
+        """Blocks that the buffer takes beside those being read."""
+        return self.buffer / shards / max(1, self.blocks.block_bytes) - AHEAD
 
     def held(self, shards: int = 1) -> float:
         """Memory for what is mixed, in blocks, so that the buffer is not exceeded.
@@ -125,9 +146,9 @@ class BlockStream:
         float
             At least 1.
         """
-        room = self.buffer / shards / max(1, self.blocks.block_bytes) - AHEAD
+        room = self._room(shards)
         # one block is there twice while it is cut into patches, and one more is begun before another is over
-        return max(1.0, room - 2 if self.apart else np.floor(room))
+        return float(max(1.0, room - 2 if self.apart(shards) else np.floor(room)))
 
     def order(self, epoch: int, shard: Shard, *, sharing: int = 1) -> Schedule:
         """Return what a shard gives out in an epoch.
@@ -151,7 +172,7 @@ class BlockStream:
             self.blocks,
             held=self.held(sharing),
             seed=seed,
-            apart=self.apart,
+            apart=self.apart(sharing),
             shard=shard.number,
             shards=shard.count,
         )
@@ -217,24 +238,25 @@ class BlockStream:
         begin = int(firsts[start]) if start < len(cuts) else 0
         skipped = int(np.searchsorted(ends, begin, side="right"))
         clock = time.perf_counter()
-        with reading(self._fetch(order, epoch, skipped)) as fetch:
+        apart = self.apart(sharing)
+        with reading(self._fetch(order, epoch, skipped, apart=apart)) as fetch:
             for first, end in zip(firsts[start:].tolist(), cuts[start:].tolist(), strict=True):
                 low, high = np.searchsorted(ends, [first, end - 1], side="right")
                 span = range(int(low), int(high) + 1)
                 pieces = [(order.items[at], order.place[at], int(ends[at])) for at in span]
-                yield self._gather(pieces, (first, end), fetch, turns, allocate)
+                yield self._gather(pieces, (first, end), fetch, turns, allocate, apart=apart)
                 fetch.done(int(high) + (ends[high] == end))
                 self.read["items"] += end - first
                 self.read["seconds"] += time.perf_counter() - clock
                 clock = time.perf_counter()
 
-    def _fetch(self, order: Schedule, epoch: int, skipped: int) -> Fetch:
+    def _fetch(self, order: Schedule, epoch: int, skipped: int, *, apart: bool) -> Fetch:
         """Return what reads the blocks of a pass."""
         cutting = Lock()  # one block at a time is there twice
 
         def load(block: int, above: Arrays | None) -> tuple[Arrays, Any]:
             tail, ready = self.load(block, above, (self.seed, epoch))
-            if not self.apart:
+            if not apart:
                 return tail, ready
             part, own = self._block_of(block)
             with cutting:
@@ -249,6 +271,8 @@ class BlockStream:
         fetch: Fetch,
         turns: IntArray | None,
         allocate: Allocate,
+        *,
+        apart: bool,
     ) -> Arrays:
         """Copy the samples of one batch out of the blocks that are held."""
         out: Arrays = {}
@@ -259,8 +283,8 @@ class BlockStream:
             inside = slice(max(span[0], first) - first, min(span[1], end) - first)
             code = 0 if turns is None else int(turns[item])
             block = fetch(int(place))
-            arrays = block.pop(own) if self.apart else block
-            for name, values in part.samples(own, arrays, inside, code, apart=self.apart).items():
+            arrays = block.pop(own) if apart else block
+            for name, values in part.samples(own, arrays, inside, code, apart=apart).items():
                 if name not in out:
                     out[name] = allocate((span[1] - span[0], *values.shape[1:]), values.dtype)
                 out[name][at : at + len(values)] = values

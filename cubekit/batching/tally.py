@@ -50,6 +50,11 @@ class Tally:
 
     Whole numbers are counted as they are; floats by their bits, in the order of their values. Where there are
     too many distinct ones, the last bits are dropped until there are not.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Of the numbers that will come; floats are counted as float32.
     """
 
     def __init__(self, dtype: np.dtype[np.generic]) -> None:

@@ -65,6 +65,7 @@ def train(  # noqa: PLR0913
 
     Prints the scores on the test samples beside those of the baselines, and how honest the probabilities are.
     """
+    from cubekit.batching.extract import extract
     from cubekit.pipeline.training import save_with_curves, tell_scores
     from cubekit.training.bundle import model_folder
     from cubekit.training.checks import check_fit_options, check_network
@@ -72,11 +73,17 @@ def train(  # noqa: PLR0913
     _import_plugins(plugin)
     opened = cubekit.open(cube)
     check_network(network)  # a slip of the pen costs seconds, not a training
-    options = check_fit_options(settings_of(settings or []), taken=("epochs", "batch", "seed", "out"))
+    options = check_fit_options(
+        settings_of(settings or []), taken=("epochs", "batch", "seed", "out", "split")
+    )
     model_folder(out)
     table = cubekit.load_labels(labels, opened, column=column, inward=inward)
-    fitting, valid, test = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=seed)
-    model = cubekit.fit(network, fitting, valid, epochs=epochs, batch=batch, seed=seed, out=out, **options)
+    samples = extract(opened, table)
+    split = cubekit.plan_split(samples, by=by.value, buffer=buffer, seed=seed)
+    fitting, valid, test = split.apply(samples)
+    model = cubekit.fit(
+        network, fitting, valid, epochs=epochs, batch=batch, seed=seed, out=out, split=split, **options
+    )
     save_with_curves(model, out)
     print(tell_scores(model, fitting, test, seed=seed))
     print(f"saved to {out}")
@@ -110,6 +117,7 @@ def compare(  # noqa: PLR0913
 
     A pipeline file says the rest itself: its scenes, labels, split, and the networks under *compare*.
     """
+    from cubekit.batching.extract import extract
     from cubekit.training.checks import check_network
 
     _import_plugins(plugin)
@@ -137,9 +145,13 @@ def compare(  # noqa: PLR0913
             check_network(name)
             contestants.append(name)
     table = cubekit.load_labels(labels, opened, column=column, inward=inward)
-    parts = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=dice[0])
+    samples = extract(opened, table)
+    split = cubekit.plan_split(samples, by=by.value, buffer=buffer, seed=dice[0])
     shared = {"epochs": epochs, "batch": batch}
-    print(cubekit.compare(contestants, *parts, seeds=dice, settings=shared, out=out).table())
+    found = cubekit.compare(
+        contestants, *split.apply(samples), seeds=dice, settings=shared, split=split, out=out
+    )
+    print(found.table())
     print(f"saved to {out}")
 
 

@@ -112,11 +112,13 @@ class Labels(Section):
 class Split(Section):
     """How training, validation and test samples are kept apart."""
 
-    by: Literal["blocks", "groups", "random"] = "blocks"
+    by: Literal["blocks", "groups", "random", "time"] = "blocks"
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
     buffer: float = Field(default=0.0, ge=0)
     block: float | None = Field(default=None, gt=0)
     whole_groups: bool = False
+    gap: float | str = 0.0
+    cuts: tuple[str, str] | None = None
     seed: int = 0
 
     @field_validator("fractions")

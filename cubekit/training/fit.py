@@ -17,6 +17,7 @@ from torch import nn
 from cubekit import __version__
 from cubekit.batching.normalise import Normalisation, Rule
 from cubekit.batching.samples import Samples
+from cubekit.batching.split_record import Split
 from cubekit.errors import OptionError, check_option
 from cubekit.nn.registry import Task
 from cubekit.tasks.classify import Classifier
@@ -41,7 +42,6 @@ from cubekit.training.data import (
 from cubekit.training.finetune import model_to_go_on_from, take_over
 from cubekit.training.loop import run_epochs
 from cubekit.training.resume import (
-    GRADIENT_NORM,
     PRETRAINING,
     Log,
     Precision,
@@ -62,6 +62,9 @@ from cubekit.typing import StrPath
 
 ClassWeights = Literal["balanced"] | Sequence[float]
 """Weights of the classes in the loss: by frequency, or one number a class."""
+
+SPLIT = "split.parquet"
+"""File of the split beside a model."""
 
 PRETRAINED_SHARE = 0.4
 """Epochs for the autoencoder of a fusion network, as a share of the others: 200 to 500 as published."""
@@ -98,12 +101,13 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     patience: int | None = None,
     valid_every: int = 1,
     pretrain: int | None = None,
-    clip: float | None = GRADIENT_NORM,
+    clip: float | None = Recipe.clip,
     precision: Precision = "32",
     devices: int = 1,
     log: Sequence[Log] = (),
     arguments: Mapping[str, Any] | None = None,
     weights: "StrPath | None" = None,
+    split: Split | None = None,
     threads: int = 1,
     progress: bool | None = None,
 ) -> Model:
@@ -187,6 +191,9 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         ``weights.safetensors`` to start from rather than from random weights, as of ``cubekit
         import-weights``; or the folder of a saved model, whose output layers are replaced by fresh ones where
         the classes are others.
+    split : Split, optional
+        The split that `train` and `valid` come from, of :func:`cubekit.plan_split`: it is written into `out`
+        as ``split.parquet``, and the card names its digest.
     threads : int, optional
         CPU threads of torch while training. Batches of series are too small to share: on a busy machine two
         threads were ten times slower than one.
@@ -275,17 +282,14 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
             None if parts[1] is None else stream_of(parts[1], batch=batch),
         )
         run = Run(
-            epochs=epochs,
             patience=patience,
             keep=keep,
-            clip=clip,
             precision=precision,
             devices=devices,
             out=folder,
             log=log,
             progress=progress,
             checkpoint_minutes=checkpoint_minutes,
-            pretrain=settings.get("pretrain", 0),
             valid_every=valid_every,
             identity=_identity(
                 settings
@@ -297,7 +301,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         )
         if folder is not None and not resume:
             forget(folder)
-        features = _features(how, facts, run, recipe, streams) if task == "fuse" else None
+        before = replace(recipe, epochs=settings.get("pretrain", 0))
+        features = _features(how, facts, run, before, streams) if task == "fuse" else None
         module = trainer_task(
             predictor,
             name,
@@ -328,7 +333,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         resolution=facts.resolution,
         halo=0 if facts.form == "series" else getattr(best, "reach", None),
         parameters=sum(weights.numel() for weights in best.parameters()),
-        data=_data_record(train, valid, parts, facts),
+        data=_data_record(train, valid, parts, facts, split),
         settings=settings,
         metrics=kept.best,
         history=tuple(kept.rows),
@@ -339,6 +344,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     first: Any = rank_zero_only
     if folder is not None and first.rank == 0:
         model.save(folder)
+        if split is not None:
+            split.save(folder / SPLIT)
         forget(folder)
     return model
 
@@ -393,15 +400,14 @@ def _features(
     autoencoder = how.features(bands=len(facts.bands))
     first = replace(
         run,
-        epochs=run.pretrain,
         patience=None,
         out=None if run.out is None else run.out / PRETRAINING,
         log=(),
     )
-    if state_to_go_on_from(run) is None and first.epochs:
+    if state_to_go_on_from(run) is None and recipe.epochs:
         if first.out is not None:
             first.out.mkdir(exist_ok=True)
-        task = Reconstruct(Reconstructor(autoencoder), how=how, recipe=replace(recipe, epochs=first.epochs))
+        task = Reconstruct(Reconstructor(autoencoder), how=how, recipe=recipe)
         with torch.random.fork_rng():  # what follows must not depend on whether this was done just now
             run_epochs(task, first, train=streams[0], valid=streams[1])
         if hasattr(streams[0], "set_epoch"):
@@ -429,7 +435,9 @@ def _weights(class_weights: ClassWeights | None, data: Data, facts: Facts) -> li
     return list(class_weights)
 
 
-def _data_record(train: Data, valid: Data | None, used: tuple[Data, Data | None], facts: Facts) -> DataRecord:
+def _data_record(
+    train: Data, valid: Data | None, used: tuple[Data, Data | None], facts: Facts, split: Split | None
+) -> DataRecord:
     """Note which samples were used."""
     counts = [0 if part is None else len(part) for part in (train, valid, *used)]
     return DataRecord(
@@ -439,6 +447,7 @@ def _data_record(train: Data, valid: Data | None, used: tuple[Data, Data | None]
         dropped=counts[0] + counts[1] - counts[2] - counts[3],
         train_counts=counts_of(used[0], facts),
         extent=extent_of(used[0]),
+        split=None if split is None else split.digest(),
     )
 
 

@@ -251,9 +251,9 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
     Parameters
     ----------
     task : Task
-        Logs ``valid_loss`` if there are validation samples.
+        Logs ``valid_loss`` if there are validation samples; its recipe says how long.
     run : Run
-        How long, where to, on what.
+        Where to, on what.
     train : iterable
         Training batches; with ``state_dict`` and ``load_state_dict`` an interrupted epoch goes on where it
         stopped.
@@ -276,7 +276,7 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
         train = RankShare(train, run.devices)
     if isinstance(valid, SharedStream):
         valid.everywhere = True  # so that all processes agree when to stop
-    every = 1 if valid is None else min(run.valid_every, run.epochs)
+    every = 1 if valid is None else min(run.valid_every, task.recipe.epochs)
     keeper, stop = KeepBest(task, run.out, valid_every=every, keep=run.keep), StopAsked()
     shown = shown_as(run.progress)
     callbacks: list[Callback] = [NewOrder(train), keeper]
@@ -292,8 +292,8 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
         accelerator="auto",
         devices=run.devices,
         precision=PRECISIONS[run.precision],
-        max_epochs=run.epochs,
-        gradient_clip_val=run.clip if task.automatic_optimization else None,
+        max_epochs=task.recipe.epochs,
+        gradient_clip_val=task.recipe.clip if task.automatic_optimization else None,
         callbacks=callbacks,
         logger=[*_loggers(run)] or False,
         log_every_n_steps=1,

@@ -350,8 +350,9 @@ def test_the_stated_design_effect_is_that_of_real_batches(make_cube: MakeCube, t
     cube["data"].data = (chunks + noise).astype("uint16")
     ck.write(cube, tmp_path / "c.zarr", layout={"y": 16, "x": 16})
     stored = ck.open(tmp_path / "c.zarr")
-    for size in (4, 8):
-        reading = stream(stored, PatchPlan(stored, size), batch=16, buffer=14 * 16 * 16 * 40 * 2)
+    for batch, apart in ((16, False), (32, True)):  # whole blocks are enough; patches make room one by one
+        reading = stream(stored, PatchPlan(stored, 4), batch=batch, buffer=14 * 16 * 16 * 40 * 2)
+        assert reading.apart() is apart
         ratios = []
         for epoch in range(3):
             batches = [each["x"].mean(axis=(1, 3, 4), dtype="float64") for each in reading.pass_over(epoch)]
@@ -381,7 +382,7 @@ def test_patches_that_were_given_out_make_room(
         return found
 
     monkeypatch.setattr(Part, "cut", cut)
-    reading = stream(stored, PatchPlan(stored, 8), batch=8, buffer=12 * 32 * 32 * 4 * 2)
+    reading = stream(stored, PatchPlan(stored, 8), batch=32, buffer=12 * 32 * 32 * 4 * 2)
     assert sum(len(each["x"]) for each in reading.pass_over(1)) == 1024
     assert reading.order(1, Shard()).most_held > 12  # more blocks than would fit whole
     assert 8 * 16 < most[0] <= 12 * 16

@@ -22,8 +22,8 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     Returns
     -------
     RunResult
-        With ``cube``, ``model``, ``prediction``, ``map``, ``picture`` and ``report``; from tables alone as
-        :func:`cubekit.pipeline.classify.tables.run_tables` says.
+        With ``cube``, ``split``, ``model``, ``prediction``, ``map``, ``picture`` and ``report``; from tables
+        alone as :func:`cubekit.pipeline.classify.tables.run_tables` says.
 
     Raises
     ------
@@ -39,8 +39,8 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     )
     labels = steps.labels_for(spec, cube)
     samples = place.step("samples", lambda: steps.samples_for(spec, cube, labels))
-    parts = steps.split_samples(spec, samples)
-    model = place.step("train", lambda: steps.train(spec, parts, folder / "model"))
+    split, parts = steps.split_samples(spec, samples, folder / "split.parquet")
+    model = place.step("train", lambda: steps.train(spec, parts, folder / "model", split=split))
     scores = place.step("evaluate", lambda: steps.evaluate(spec, model, parts))
     prediction = place.step(
         "predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr")

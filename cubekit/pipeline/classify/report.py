@@ -52,6 +52,7 @@ def export_all(made: "Made", folder: Path) -> dict[str, Path]:
     sieved = {"sieved": folder / "sieved.zarr"} if made.spec.predict.sieve else {}
     return {
         "cube": folder / "cube.zarr",
+        "split": folder / "split.parquet",
         "model": folder / "model",
         "prediction": folder / "prediction.zarr",
         **sieved,

@@ -13,6 +13,7 @@ from cubekit.batching.earth_engine import read_pixel_months
 from cubekit.batching.extract import extract
 from cubekit.batching.samples import Samples
 from cubekit.batching.series import read_series
+from cubekit.batching.split_record import Split
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
 from cubekit.nn import describe
@@ -98,21 +99,27 @@ def table_samples(series: Series) -> Samples:
     return replace(samples, classes=ClassTable.of(names, colours=series.colours, codes=codes))
 
 
-def split_samples(spec: ClassifyPipeline, samples: Samples) -> Parts:
-    """Split as the pipeline says."""
-    return cubekit.split(samples, **spec.split.model_dump(exclude_none=True))
+def split_samples(spec: ClassifyPipeline, samples: Samples, path: Path) -> tuple[Split, Parts]:
+    """Split as the pipeline says, and write the split down."""
+    found = cubekit.plan_split(samples, **spec.split.model_dump(exclude_none=True))
+    found.save(path)
+    return found, found.apply(samples)
 
 
-def train(spec: ClassifyPipeline, parts: Parts, folder: Path) -> Model:
+def train(spec: ClassifyPipeline, parts: Parts, folder: Path, *, split: Split | None = None) -> Model:
     """Train, or reuse a model made from the same samples and settings."""
 
     def work() -> Model:
         options = spec.train.model_dump(exclude_none=True, exclude={"network"})
-        model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
+        model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, split=split, **options)
         save_with_curves(model, folder)
         return model
 
-    recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts[:2]]}
+    recipe = {
+        "train": spec.train.model_dump(mode="json"),
+        "samples": [part.digest() for part in parts[:2]],
+        "split": None if split is None else split.digest(),
+    }
     return trained_once(folder, recipe, work)[0]
 
 

@@ -49,13 +49,17 @@ def run_tables(spec: ClassifyPipeline, place: Workplace) -> RunResult:
         raise AssertionError
     series = spec.series
     samples = place.step("samples", lambda: steps.table_samples(series))
-    parts = steps.split_samples(spec, samples)
-    model = place.step("train", lambda: steps.train(spec, parts, folder / "model"))
+    split, parts = steps.split_samples(spec, samples, folder / "split.parquet")
+    model = place.step("train", lambda: steps.train(spec, parts, folder / "model", split=split))
     scores = place.step("evaluate", lambda: steps.evaluate(spec, model, parts))
     if spec.also_random_split:
         again = folder / "model_random_split"
         scores |= place.step("random split", lambda: steps.evaluate_random_split(spec, samples, again))
-    files = {"model": folder / "model", "confusion": folder / "confusion.png"}
+    files = {
+        "split": folder / "split.parquet",
+        "model": folder / "model",
+        "confusion": folder / "confusion.png",
+    }
     save_figure(confusion_figure(next(iter(scores.values())), title="Test samples"), files["confusion"])
     if spec.unlabelled is not None:
         files |= place.step("predict table", lambda: write_predicted(spec, model, folder))
