@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from cubekit.batching.earth_engine import read_pixel_months
     from cubekit.batching.folds import folds
     from cubekit.batching.normalise_fit import fit_normalisation
+    from cubekit.batching.fusion_set import open_fusion_set
+    from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.pair_splits import split_pairs
+    from cubekit.batching.pairs import open_pairs
     from cubekit.batching.patches import PatchPlan
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from cubekit.cube.status import read_status
     from cubekit.cube.yearly import open_yearly
     from cubekit.errors import CubekitError
+    from cubekit.evaluation.fusion_baselines import predict_baseline
+    from cubekit.evaluation.fusion_scores import assess_fusion
     from cubekit.exports.export import export
     from cubekit.grids import grid
     from cubekit.labels import load_fractions, load_labels
@@ -72,6 +78,10 @@ _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "batching.normalise_fit": ["fit_normalisation"],
+        "batching.fusion_set": ["open_fusion_set"],
+        "batching.normalise": ["fit_normalisation"],
+        "batching.pair_splits": ["split_pairs"],
+        "batching.pairs": ["open_pairs"],
         "batching.augment": ["Augmentation"],
         "batching.earth_engine": ["read_pixel_months"],
         "batching.folds": ["folds"],
@@ -96,6 +106,8 @@ _load, _, _ = lazy_loader.attach(
         "cube.status": ["read_status"],
         "cube.yearly": ["open_yearly"],
         "errors": ["CubekitError"],
+        "evaluation.fusion_baselines": ["predict_baseline"],
+        "evaluation.fusion_scores": ["assess_fusion"],
         "exports.export": ["export"],
         "grids": ["grid"],
         "labels": ["load_fractions", "load_labels"],
@@ -137,6 +149,7 @@ __all__ = [
     "add_indices",
     "add_overviews",
     "append",
+    "assess_fusion",
     "audit_offsets",
     "batches",
     "compare",
@@ -164,8 +177,10 @@ __all__ = [
     "open_archive",
     "open_catalog",
     "open_cube",
+    "open_fusion_set",
     "open_items",
     "open_yearly",
+    "open_pairs",
     "plan",
     "plan_prediction",
     "plan_rechunk",
@@ -173,6 +188,7 @@ __all__ = [
     "point_series",
     "predict",
     "predict_table",
+    "predict_baseline",
     "quicklook",
     "read_pixel_months",
     "read_series",
@@ -185,6 +201,7 @@ __all__ = [
     "smooth",
     "split",
     "split_years",
+    "split_pairs",
     "time_strip",
     "valid_share",
     "vegetation_index",

@@ -158,7 +158,7 @@ def test_gaps_spread_to_no_other_pixel(method: Callable[..., xr.DataArray]) -> N
     assert int(np.isnan(found.to_numpy()).sum()) == 2
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(rows=st.integers(9, 50), columns=st.integers(9, 44))
 def test_any_chunks_give_the_same_numbers(rows: int, columns: int) -> None:
     images = scene(height=50, width=44)
