@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
     from cubekit.batching.split import split
+    from cubekit.batching.tiles import read_tiles
     from cubekit.batching.torch import batches
     from cubekit.catalog import open_catalog
     from cubekit.cube.audit import audit_offsets
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from cubekit.pipeline.compare import compare
     from cubekit.pipeline.runner import run
     from cubekit.prediction.fuse import fuse_pair, fuse_series
+    from cubekit.pipeline.runner import compare_pipeline, run
+    from cubekit.prediction.attention import date_attention
+    from cubekit.prediction.merge import merge_maps
     from cubekit.prediction.predict import plan_prediction, predict
     from cubekit.prediction.smooth import smooth
     from cubekit.sources.archive import open_archive
@@ -67,6 +71,7 @@ _load, _, _ = lazy_loader.attach(
         "batching.pixels": ["PixelPlan"],
         "batching.series": ["read_series"],
         "batching.split": ["split"],
+        "batching.tiles": ["read_tiles"],
         "batching.torch": ["batches"],
         "catalog": ["open_catalog"],
         "cube.audit": ["audit_offsets"],
@@ -88,7 +93,10 @@ _load, _, _ = lazy_loader.attach(
         "pipeline.compare": ["compare"],
         "pipeline.runner": ["run"],
         "prediction.fuse": ["fuse_pair", "fuse_series"],
+        "pipeline.runner": ["compare_pipeline", "run"],
         "prediction.predict": ["plan_prediction", "predict"],
+        "prediction.merge": ["merge_maps"],
+        "prediction.attention": ["date_attention"],
         "prediction.smooth": ["smooth"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
@@ -118,8 +126,10 @@ __all__ = [
     "audit_offsets",
     "batches",
     "compare",
+    "compare_pipeline",
     "composite",
     "coverage_calendar",
+    "date_attention",
     "diff",
     "export",
     "fill_gaps",
@@ -133,6 +143,7 @@ __all__ = [
     "load_fractions",
     "load_labels",
     "load_model",
+    "merge_maps",
     "open",
     "open_archive",
     "open_catalog",
@@ -146,6 +157,7 @@ __all__ = [
     "quicklook",
     "read_series",
     "read_status",
+    "read_tiles",
     "rechunk",
     "repair",
     "run",

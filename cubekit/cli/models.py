@@ -84,11 +84,19 @@ def train(  # noqa: PLR0913
 
 @app.command()
 def compare(  # noqa: PLR0913
-    cube: Annotated[Path, typer.Argument(help="A store made by *build*.")],
-    networks: Annotated[list[str], typer.Argument(help="Names of networks, or folders of saved models.")],
+    source: Annotated[
+        str, typer.Argument(help="A store made by *build*, or a pipeline file that names networks.")
+    ],
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="For a store: names of networks, or folders of saved models.")
+    ] = None,
     *,
-    labels: Annotated[str, typer.Option(help="Polygons, points or a raster of codes.")],
-    out: OutOption,
+    labels: Annotated[str | None, typer.Option(help="Polygons, points or a raster of codes.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the result goes.")] = None,
+    settings: SetOption = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="For a file: make its sample data, and compare on them.")
+    ] = False,
     column: Annotated[str, typer.Option(help="Column that holds the class.")] = "class",
     inward: Annotated[float, typer.Option(help="Shrink polygons by so many metres.")] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training samples.")] = 20,
@@ -98,15 +106,29 @@ def compare(  # noqa: PLR0913
     seeds: Annotated[str, typer.Option(help="Seeds of the trainings; the first also of the split.")] = "0",
     plugin: PluginOption = None,
 ) -> None:
-    """Train several networks on the same split and seeds; one table and one figure, baselines included."""
+    """Train several networks on the same split and seeds; one table and one figure, baselines included.
+
+    A pipeline file says the rest itself: its scenes, labels, split, and the networks under *compare*.
+    """
     from cubekit.training.checks import check_network
 
     _import_plugins(plugin)
+    if not networks:
+        told = settings_of(settings or [])
+        if demo:
+            from cubekit.demo import compare_demo
+
+            print(compare_demo(out or Path("demo"), source, settings=told).table())
+        else:
+            print(cubekit.compare_pipeline(source, out=out, settings=told).table())
+        return
+    if labels is None or out is None:
+        raise OptionError("To compare networks on a store, give --labels and --out.")
     try:
         dice = [int(part) for part in words(seeds) or []]
     except ValueError as error:
         raise OptionError(f"--seeds {seeds!r} should be whole numbers with commas between.") from error
-    opened = cubekit.open(cube)
+    opened = cubekit.open(source)
     contestants: list[Any] = []
     for name in networks:
         if (Path(name) / "model.json").is_file():

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from cubekit.pipeline.comparison import Comparison
     from cubekit.pipeline.result import RunResult, Workplace
     from cubekit.pipeline.sections import Pipeline
 
@@ -22,7 +23,7 @@ class Job:
     """Its steps: a function ``(spec, workplace) -> RunResult``, as ``module:function``."""
 
     contest: str | None = None
-    """The same for several networks side by side; None where there is none."""
+    """How networks are compared on it: a function ``(spec, workplace) -> Comparison``, or none."""
 
     def words(self) -> "type[Pipeline]":
         """Load the class that checks a file of this kind.
@@ -44,11 +45,23 @@ class Job:
         """
         return cast("Callable[[Any, Workplace], RunResult]", resolve_name(self.runner))
 
+    def comparison(self) -> "Callable[[Any, Workplace], Comparison] | None":
+        """Load the function that compares networks on a job of this kind.
+
+        Returns
+        -------
+        callable or None
+            Takes the checked file and the folder; None where there is none.
+        """
+        return cast("Any", resolve_name(self.contest)) if self.contest else None
+
 
 JOBS: Mapping[str, Job] = MappingProxyType(
     {
         "classify": Job(
-            "cubekit.pipeline.classify.spec:ClassifyPipeline", "cubekit.pipeline.classify.job:run_classify"
+            "cubekit.pipeline.classify.spec:ClassifyPipeline",
+            "cubekit.pipeline.classify.job:run_classify",
+            "cubekit.pipeline.classify.contest:compare_classify",
         ),
         "fuse": Job(
             "cubekit.pipeline.fuse.spec:FusePipeline",

@@ -61,6 +61,7 @@ class Grid(Section):
     resolution: float | None = None
     bbox: tuple[float, float, float, float] | None = None
     bounds: tuple[float, float, float, float] | None = None
+    tiles: list[str] | None = None
 
 
 class Composite(Section):
@@ -77,6 +78,7 @@ class Composite(Section):
     pool_years: bool = False
     layers: list[Literal["source", "age_days"]] = Field(default_factory=list)
     reference: Literal["start", "middle", "end"] = "middle"
+    fallback: Literal["none", "unmasked"] = "none"
 
 
 class Cube(Section):
@@ -137,7 +139,8 @@ class Train(Section):
     patience: int | None = Field(default=None, gt=0)
     class_weights: Literal["balanced"] | None = None
     normalise: Literal["percentile", "standard"] = "percentile"
-    schedule: Literal["constant", "cosine", "plateau", "step"] = "constant"
+    schedule: Literal["constant", "cosine", "plateau", "step"] | list[int] = "constant"
+    keep: Literal["loss", "accuracy", "macro_f1", "weighted_f1"] = "loss"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["32", "bf16", "16"] = "32"
     seed: int = 0
@@ -150,6 +153,7 @@ class Predict(Section):
     tile: int | None = Field(default=None, gt=0)
     passes: int = Field(default=0, ge=0)
     turning: Literal["none", "flips", "rotations"] = "none"
+    sieve: int = Field(default=0, ge=0)
 
 
 class Pipeline(Section):

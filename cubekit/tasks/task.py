@@ -18,6 +18,12 @@ Schedule = Literal["constant", "cosine", "plateau", "step"]
 """How the learning rate falls: not at all; to zero along a cosine over all epochs; to a tenth after five
 epochs without a lower validation loss; by a fifth after each fifth of the epochs."""
 
+Milestones = tuple[int, ...]
+"""Epochs after which the learning rate is halved."""
+
+Keep = Literal["loss", "accuracy", "macro_f1", "weighted_f1"]
+"""What chooses the epoch whose weights are kept: the lowest validation loss, or the highest score."""
+
 SHOWN_ITEMS = 5
 
 
@@ -34,8 +40,8 @@ class Recipe:
     weight_decay: float = WEIGHT_DECAY
     """L2 penalty."""
 
-    schedule: Schedule = "constant"
-    """How the learning rate falls."""
+    schedule: Schedule | Milestones = "constant"
+    """How the learning rate falls, or after which epochs it is halved."""
 
     lowest_rate: float = 0.0
     """Where a cosine schedule ends."""
@@ -267,6 +273,8 @@ def scheduler_of(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Any:
     """
     from torch.optim import lr_scheduler
 
+    if not isinstance(recipe.schedule, str):
+        return lr_scheduler.MultiStepLR(optimizer, milestones=list(recipe.schedule), gamma=0.5)
     if recipe.schedule == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs, eta_min=recipe.lowest_rate)
     if recipe.schedule == "plateau":

@@ -9,7 +9,7 @@ from cubekit.batching.samples import Samples
 from cubekit.errors import OptionError, TrainingError, check_option, did_you_mean
 from cubekit.nn.registry import Form, NetworkInfo, Task, check_arguments, describe, names
 from cubekit.tasks.examples import Examples
-from cubekit.tasks.task import Schedule
+from cubekit.tasks.task import Keep, Schedule
 
 LEAST_CLASSES = 2
 
@@ -101,7 +101,8 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
         value = settings.get(name)
         if value is not None and value < 1:
             raise OptionError(f"{name}={value!r}: expected at least 1.")
-    check_option("schedule", settings["schedule"], get_args(Schedule))
+    _check_schedule(settings["schedule"])
+    check_option("keep", settings["keep"], get_args(Keep))
     check_option("precision", settings["precision"], ("32", "bf16", "16"))
     if settings["schedule"] == "plateau" and not with_valid:
         raise OptionError("schedule='plateau' needs validation samples: pass valid=, or another schedule.")
@@ -115,6 +116,18 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
         )
     if settings["patience"] is not None and not with_valid:
         raise OptionError("patience= needs validation samples: pass valid=, or leave patience out.")
+    if settings["keep"] != "loss" and not with_valid:
+        raise OptionError(f"keep={settings['keep']!r} needs validation samples: pass valid=.")
+
+
+def _check_schedule(schedule: Any) -> None:
+    """Raise for a schedule that there is not, or epochs that do not rise; they may lie behind the last."""
+    if isinstance(schedule, str):
+        check_option("schedule", schedule, get_args(Schedule))
+        return
+    rising = all(isinstance(each, int) for each in schedule) and sorted(set(schedule)) == list(schedule)
+    if not schedule or not rising or schedule[0] < 1:
+        raise OptionError(f"schedule={list(schedule)}: epochs that halve the learning rate rise from 1 on.")
 
 
 def check_samples(train: Samples, valid: Samples | None, *, batch: int, shares: bool = False) -> None:

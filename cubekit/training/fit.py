@@ -22,7 +22,7 @@ from cubekit.nn.registry import Task
 from cubekit.tasks.classify import Classifier
 from cubekit.tasks.fuse import Reconstruct, Reconstructor
 from cubekit.tasks.fusion_recipes import FusionRecipe
-from cubekit.tasks.task import WEIGHT_DECAY, Recipe, Schedule
+from cubekit.tasks.task import WEIGHT_DECAY, Keep, Recipe, Schedule
 from cubekit.training.bundle import Model, model_folder
 from cubekit.training.calibration import fit_temperature
 from cubekit.training.card import DataRecord, ModelCard
@@ -82,7 +82,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     epochs: int = 20,
     batch: int = 256,
     learning_rate: float | None = None,
-    schedule: Schedule | None = None,
+    schedule: Schedule | Sequence[int] | None = None,
+    keep: Keep = "loss",
     seed: int = 0,
     normalise: Method | Normalisation | Literal["auto", "none"] = "auto",
     out: "StrPath | None" = None,
@@ -127,10 +128,13 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         Samples per step.
     learning_rate : float, optional
         Of the Adam optimiser. Default: 0.001; for fusion networks the published one.
-    schedule : {"constant", "cosine", "plateau", "step"}, optional
+    schedule : {"constant", "cosine", "plateau", "step"} or sequence of int, optional
         How it falls: not at all; to zero along a cosine; to a tenth after five epochs without a lower
-        validation loss; by a fifth after each fifth of the epochs. Default: constant; for fusion networks the
-        published one.
+        validation loss; by a fifth after each fifth of the epochs; by half after each of the epochs listed.
+        Default: constant; for fusion networks the published one.
+    keep : {"loss", "accuracy", "macro_f1", "weighted_f1"}, optional
+        What chooses the epoch whose weights are kept: the lowest validation loss, or the highest score on
+        the validation samples, which only classifiers have.
     seed : int, optional
         Seed of weights, dropout and order; the same seed gives the same model on the same machine. The global
         random state is left as it was.
@@ -154,7 +158,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         Whether to fit a temperature on the validation samples, so that a probability of 0.8 is right in eight
         of ten cases there. Classes do not change.
     patience : int, optional
-        Stop after this many validations without a lower validation loss.
+        Stop after this many validations that are not better, as `keep` says.
     valid_every : int, optional
         Epochs from one validation to the next; only validated epochs can be kept.
     pretrain : int, optional
@@ -212,7 +216,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         "epochs": epochs,
         "batch": batch,
         "learning_rate": learning_rate,
-        "schedule": schedule,
+        "schedule": schedule if isinstance(schedule, str | None) else tuple(schedule),
+        "keep": keep,
         "weight_decay": WEIGHT_DECAY,
         "gradient_norm": clip,
         "seed": seed,
@@ -227,10 +232,12 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         check_network(network, arguments or {}, task=task, form=facts.form)
     how = fusion_recipe(network if isinstance(network, str) else "")
     settings["learning_rate"] = how.learning_rate if learning_rate is None else learning_rate
-    settings["schedule"] = how.schedule if schedule is None else schedule
+    settings["schedule"] = how.schedule if schedule is None else settings["schedule"]
     if task == "fuse" and how.features is not None:
         settings["pretrain"] = max(1, round(PRETRAINED_SHARE * epochs)) if pretrain is None else pretrain
     check_settings(settings, with_valid=valid is not None)
+    if keep != "loss" and task != "classify":
+        raise OptionError(f"keep={keep!r} is a score of classifiers: a network to {task} keeps keep='loss'.")
     folder = None if out is None else model_folder(out)
     parts = _usable(train, valid, task, batch=batch)
     method = None if normalise == "none" else NORMALISED[task] if normalise == "auto" else normalise
@@ -254,6 +261,7 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         run = Run(
             epochs=epochs,
             patience=patience,
+            keep=keep,
             clip=clip,
             precision=precision,
             devices=devices,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cubekit.batching.torch.shared import SharedStream
 from cubekit.errors import MissingDependencyError, TrainingError, check_option
 from cubekit.progress import shown_as
-from cubekit.tasks.task import Task, size_of
+from cubekit.tasks.task import Keep, Task, size_of
 from cubekit.training.devices import RankShare
 from cubekit.training.resume import KeepState, Run, state_to_go_on_from
 from cubekit.training.session import StopAsked, run_trainer
@@ -27,7 +27,7 @@ PRECISIONS: Mapping[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "1
 
 
 class KeepBest(Callback):
-    """Remember the weights of the epoch with the lowest validation loss, and one row of scores an epoch.
+    """Remember the weights of the best epoch on the validation samples, and one row of scores an epoch.
 
     Parameters
     ----------
@@ -35,13 +35,18 @@ class KeepBest(Callback):
         Whose ``kept`` weights count.
     out : path, optional
         Folder for ``metrics.csv``.
+    keep : {"loss", "accuracy", "macro_f1", "weighted_f1"}, optional
+        Lowest loss, or highest score.
     valid_every : int, optional
         Epochs from one validation to the next; the others cannot be the best, and have no scores of it.
     """
 
-    def __init__(self, task: Task, out: Path | None = None, *, valid_every: int = 1) -> None:
+    def __init__(
+        self, task: Task, out: Path | None = None, *, keep: Keep = "loss", valid_every: int = 1
+    ) -> None:
         self._task = task
         self._out = out
+        self._keep = keep
         self._every = valid_every
         self._best = math.inf
         self._state: Mapping[str, Tensor] | None = None
@@ -103,8 +108,12 @@ class KeepBest(Callback):
                 f"The validation loss became {loss} in epoch {epoch}: lower learning_rate=, or look for "
                 "infinite values in the validation samples."
             )
-        if validated and loss < self._best:
-            self._best, self.epoch = loss, epoch
+        if not validated:
+            cost = math.inf
+        else:
+            cost = loss if self._keep == "loss" else -scores[f"valid_{self._keep}"]
+        if cost < self._best:
+            self._best, self.epoch = cost, epoch
             self._state = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         if self._out is not None and trainer.is_global_zero:
             write_rows(self.rows, self._out / METRICS)
@@ -270,7 +279,7 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
     if isinstance(valid, SharedStream):
         valid.everywhere = True  # so that all processes agree when to stop
     every = 1 if valid is None else min(run.valid_every, run.epochs)
-    keeper, stop = KeepBest(task, run.out, valid_every=every), StopAsked()
+    keeper, stop = KeepBest(task, run.out, keep=run.keep, valid_every=every), StopAsked()
     shown = shown_as(run.progress)
     callbacks: list[Callback] = [NewOrder(train), keeper]
     if shown == "bar":
@@ -278,7 +287,8 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
     elif shown == "lines":
         callbacks.append(EpochLines(keeper))
     if run.patience is not None:
-        callbacks.append(EarlyStopping("valid_loss", patience=run.patience))
+        mode = "min" if run.keep == "loss" else "max"
+        callbacks.append(EarlyStopping(f"valid_{run.keep}", patience=run.patience, mode=mode))
     callbacks.append(KeepState(run, stop))
     trainer = Trainer(
         accelerator="auto",

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cubekit.errors import TrainingError
+from cubekit.tasks.task import Keep
 from cubekit.training.session import StopAsked
 
 GRADIENT_NORM = 1.0
@@ -35,7 +36,10 @@ class Run:
     """Most passes over the training samples."""
 
     patience: int | None = None
-    """Stop after this many epochs without a lower validation loss."""
+    """Stop after this many epochs that are not better."""
+
+    keep: Keep = "loss"
+    """What tells which epoch is better on the validation samples."""
 
     clip: float | None = GRADIENT_NORM
     """Norm that gradients are clipped to."""

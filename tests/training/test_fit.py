@@ -67,6 +67,41 @@ def test_kept_weights_are_those_of_the_best_epoch(make_samples: Make) -> None:
     assert -np.log(likely[usable]).mean() == pytest.approx(model.card.metrics["valid_loss"], rel=1e-3)
 
 
+def test_the_best_score_chooses_the_epoch_where_asked(make_samples: Make) -> None:
+    from sklearn.metrics import f1_score
+
+    valid = make_samples(150, seed=1)
+    options = {"epochs": 6, "batch": 32, "learning_rate": 1.0, "progress": False}
+    model = fit(Linear(), make_samples(64), valid, keep="weighted_f1", **options)  # type: ignore[arg-type]
+    scores = [row["valid_weighted_f1"] for row in model.card.history]
+    assert model.card.metrics["valid_weighted_f1"] == max(scores)
+    predicted = model.classify(valid.physical())
+    known = predicted >= 0
+    expected = f1_score(valid.y[known], predicted[known], average="weighted")
+    assert max(scores) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(OptionError, match="needs validation samples"):
+        fit(Linear(), valid, keep="weighted_f1")
+
+
+def test_the_learning_rate_is_halved_after_the_epochs_listed() -> None:
+    from cubekit.tasks.task import Recipe, scheduler_of
+
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    schedule = scheduler_of(optimizer, Recipe(schedule=(2, 5)))
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == [1e-3, 1e-3, 5e-4, 5e-4, 5e-4, 2.5e-4]
+
+
+@pytest.mark.parametrize("schedule", [(), (5, 2), (0, 3), (3, 3)])
+def test_epochs_that_halve_the_rate_rise(make_samples: Make, schedule: tuple[int, ...]) -> None:
+    with pytest.raises(OptionError, match="rise from 1 on"):
+        fit("conv1d", make_samples(64), make_samples(64, seed=1), schedule=schedule)
+
+
 def test_same_seed_same_weights_other_seed_others(make_samples: Make) -> None:
     def weights(seed: int) -> Tensor:
         trained = fit("tempcnn", make_samples(64), epochs=1, batch=32, seed=seed, progress=False)

@@ -42,6 +42,11 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     prediction = place.step(
         "predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr")
     )
+    if spec.predict.sieve:
+        raw = prediction
+        prediction = place.step(
+            "sieve", lambda: steps.without_specks(raw, folder / "sieved.zarr", least=spec.predict.sieve)
+        )
     reference = steps.compare_with_reference(spec, prediction, labels)
     made = steps.Made(spec, cube, labels, parts, model, scores, prediction, reference, place.seconds)
     files = place.step("export", lambda: export_all(made, folder))

@@ -1,8 +1,5 @@
 """The steps of a class map: each is a few lines over the public functions."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +14,13 @@ from cubekit.batching.samples import Samples
 from cubekit.batching.series import read_series
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
+from cubekit.nn import describe
 from cubekit.pipeline.classify.spec import ClassifyPipeline
 from cubekit.pipeline.scenes import check_files
 from cubekit.pipeline.sections import Labels
-from cubekit.pipeline.training import save_with_curves
+from cubekit.pipeline.training import save_with_curves, trained_once
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
-
-log = logging.getLogger("cubekit")
 
 Parts = tuple[Samples, Samples, Samples]
 
@@ -51,8 +47,17 @@ class Made:
 def check_inputs(spec: ClassifyPipeline) -> None:
     """Raise for what would only be missed once the cube is built, hours later perhaps."""
     check_network(spec.train.network, spec.train.arguments)
+    if spec.compare is not None:
+        for name in spec.compare.networks:
+            check_network(name, spec.compare.arguments.get(name, {}), form=describe(name).form)
     sections = {"labels": spec.labels, "series": spec.series, "reference": spec.reference}
     check_files({name: section.source for name, section in sections.items() if section is not None})
+
+
+def reference_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.DataArray | None:
+    """Put the reference map on the grid of the cube, or the labels where there is none."""
+    section = spec.reference or spec.labels
+    return None if section is None else _labels(section, cube)["label"]
 
 
 def labels_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.Dataset | None:
@@ -85,17 +90,15 @@ def split_samples(spec: ClassifyPipeline, samples: Samples) -> Parts:
 
 def train(spec: ClassifyPipeline, parts: Parts, folder: Path) -> Model:
     """Train, or reuse a model made from the same samples and settings."""
+
+    def work() -> Model:
+        options = spec.train.model_dump(exclude_none=True, exclude={"network"})
+        model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
+        save_with_curves(model, folder)
+        return model
+
     recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts[:2]]}
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    note = folder / "recipe.sha256"
-    if note.is_file() and note.read_text() == digest:
-        log.info("model in %s was made from the same samples and settings", folder)
-        return cubekit.load_model(folder)
-    options = spec.train.model_dump(exclude_none=True, exclude={"network"})
-    model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
-    save_with_curves(model, folder)
-    note.write_text(digest)
-    return model
+    return trained_once(folder, recipe, work)[0]
 
 
 def evaluate(spec: ClassifyPipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
@@ -130,6 +133,12 @@ def predict_map(spec: ClassifyPipeline, model: Model, cube: xr.Dataset, path: Pa
         turning=options.turning,
         overwrite=True,
     )
+
+
+def without_specks(prediction: xr.Dataset, path: Path, *, least: int) -> xr.Dataset:
+    """Merge patches of fewer pixels with their largest neighbour, and write the result."""
+    sieved = cubekit.smooth(prediction, method=None, sieve=least)
+    return cubekit.write(sieved, path, layout="maps", overwrite=True)
 
 
 def compare_with_reference(
