@@ -108,11 +108,8 @@ class KeepBest(Callback):
                 f"The validation loss became {loss} in epoch {epoch}: lower learning_rate=, or look for "
                 "infinite values in the validation samples."
             )
-        if not validated:
-            cost = math.inf
-        else:
-            cost = loss if self._keep == "loss" else -scores[f"valid_{self._keep}"]
-        if cost < self._best:
+        cost = loss if self._keep == "loss" or not validated else -scores[f"valid_{self._keep}"]
+        if validated and cost < self._best:
             self._best, self.epoch = cost, epoch
             self._state = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         if self._out is not None and trainer.is_global_zero:

@@ -19,7 +19,7 @@ from cubekit.demo.fusion import RATIO, build_series, fusion_pairs  # noqa: E402
 from cubekit.errors import PipelineError, UnknownNameError  # noqa: E402
 from cubekit.evaluation.fusion_metrics import METRICS, fusion_scores  # noqa: E402
 from cubekit.nn import register  # noqa: E402
-from cubekit.pipeline.fuse.job import FusionComparison, compare_fusion, run_fuse  # noqa: E402
+from cubekit.pipeline.fuse.job import FusionComparison, run_fuse  # noqa: E402
 from cubekit.pipeline.result import Workplace  # noqa: E402
 from cubekit.pipeline.schema import read_pipeline  # noqa: E402
 
@@ -78,8 +78,8 @@ def test_several_networks_and_the_baselines_stand_in_one_table(
         "epochs_of": {"test-own-network": 8},
         "learning_rate": 0.05,
     }
-    spec = spec_of(stores, tmp_path, train=train)
-    result = compare_fusion(spec, Workplace(tmp_path / "out"))
+    spec_of(stores, tmp_path, train=train)
+    result: Any = ck.compare_pipeline(tmp_path / "job.yaml", out=tmp_path / "out")
     assert isinstance(result, FusionComparison)
     assert set(result.scores) == {"test-own-network", "edcstfn", "copy of F1", "F1 + (C2 - C1)"}
     errors = [score.overall for score in result.scores.values()]
@@ -110,7 +110,7 @@ def test_several_networks_and_the_baselines_stand_in_one_table(
     assert result.scores["test-own-network"].values == pytest.approx(own, rel=1e-4)
 
     before = (logs / "edcstfn" / "weights.safetensors").stat().st_mtime_ns
-    again = compare_fusion(spec, Workplace(tmp_path / "out"))
+    again: Any = ck.compare_pipeline(tmp_path / "job.yaml", out=tmp_path / "out")
     assert (logs / "edcstfn" / "weights.safetensors").stat().st_mtime_ns == before
     assert again.scores["edcstfn"].values == result.scores["edcstfn"].values
 
