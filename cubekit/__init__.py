@@ -14,7 +14,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cubekit.batching.augment import Augmentation
     from cubekit.batching.folds import folds
+    from cubekit.batching.fusion_set import open_fusion_set
     from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.pair_splits import split_pairs
+    from cubekit.batching.pairs import open_pairs
     from cubekit.batching.patches import PatchPlan
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from cubekit.cube.load import open_cube
     from cubekit.cube.status import read_status
     from cubekit.errors import CubekitError
+    from cubekit.evaluation.fusion_baselines import predict_baseline
+    from cubekit.evaluation.fusion_scores import assess_fusion
     from cubekit.exports.export import export
     from cubekit.grids import grid
     from cubekit.labels import load_fractions, load_labels
@@ -39,10 +44,9 @@ if TYPE_CHECKING:
     from cubekit.look.point import point_series
     from cubekit.look.sample import valid_share
     from cubekit.pipeline.compare import compare
-    from cubekit.pipeline.runner import run
-    from cubekit.prediction.fuse import fuse_pair, fuse_series
     from cubekit.pipeline.runner import compare_pipeline, run
     from cubekit.prediction.attention import date_attention
+    from cubekit.prediction.fuse import fuse_pair, fuse_series
     from cubekit.prediction.merge import merge_maps
     from cubekit.prediction.predict import plan_prediction, predict
     from cubekit.prediction.smooth import smooth
@@ -64,7 +68,10 @@ if TYPE_CHECKING:
 _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "batching.fusion_set": ["open_fusion_set"],
         "batching.normalise": ["fit_normalisation"],
+        "batching.pair_splits": ["split_pairs"],
+        "batching.pairs": ["open_pairs"],
         "batching.augment": ["Augmentation"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
@@ -83,6 +90,8 @@ _load, _, _ = lazy_loader.attach(
         "cube.load": ["open_cube"],
         "cube.status": ["read_status"],
         "errors": ["CubekitError"],
+        "evaluation.fusion_baselines": ["predict_baseline"],
+        "evaluation.fusion_scores": ["assess_fusion"],
         "exports.export": ["export"],
         "grids": ["grid"],
         "labels": ["load_fractions", "load_labels"],
@@ -91,7 +100,6 @@ _load, _, _ = lazy_loader.attach(
         "look.point": ["point_series"],
         "look.sample": ["valid_share"],
         "pipeline.compare": ["compare"],
-        "pipeline.runner": ["run"],
         "prediction.fuse": ["fuse_pair", "fuse_series"],
         "pipeline.runner": ["compare_pipeline", "run"],
         "prediction.predict": ["plan_prediction", "predict"],
@@ -123,6 +131,7 @@ __all__ = [
     "add_indices",
     "add_overviews",
     "append",
+    "assess_fusion",
     "audit_offsets",
     "batches",
     "compare",
@@ -148,12 +157,15 @@ __all__ = [
     "open_archive",
     "open_catalog",
     "open_cube",
+    "open_fusion_set",
     "open_items",
+    "open_pairs",
     "plan",
     "plan_prediction",
     "plan_rechunk",
     "point_series",
     "predict",
+    "predict_baseline",
     "quicklook",
     "read_series",
     "read_status",
@@ -164,6 +176,7 @@ __all__ = [
     "search",
     "smooth",
     "split",
+    "split_pairs",
     "time_strip",
     "valid_share",
     "verify",

@@ -53,14 +53,12 @@ def starfm_block(
     share = np.where(known, 1 / ((spectral / unit + 1) * (temporal / unit + 1)), 0).astype("float32")
     change = np.where(known, change, 0).astype("float32")
     # A neighbour must not tell less than the centre itself (equations 15 and 16).
-    limits = (
-        spectral + np.float32(np.hypot(fine_error, coarse_error)),
-        temporal + np.float32(np.hypot(coarse_error, coarse_error)),
-    )
+    most_spectral = spectral + np.float32(np.hypot(fine_error, coarse_error))
+    most_temporal = temporal + np.float32(np.hypot(coarse_error, coarse_error))
     total, weights = np.zeros(change.shape), np.zeros(change.shape)
     for row, column, here, there in _offsets(fine_t1.shape, half):
         similar = np.abs(fine_t1[there] - fine_t1[here]) <= threshold
-        similar &= (spectral[there] <= limits[0][here]) & (temporal[there] <= limits[1][here])
+        similar &= (spectral[there] <= most_spectral[here]) & (temporal[there] <= most_temporal[here])
         weight = share[there] * similar / np.float32(1 + np.hypot(row, column) / half)
         weights[here] += weight
         total[here] += weight * change[there]

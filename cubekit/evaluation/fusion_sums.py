@@ -38,7 +38,20 @@ class Place:
         )
 
     def inside(self, values: Any, before: int = 0, after: int | None = None) -> Any:
-        """Cut a map of the window to what this part counts, less a rim of the scene."""
+        """Cut a map of the window to what this part counts, less a rim of the scene.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            ``(…, y, x)`` of the window.
+        before, after : int, optional
+            Rows and columns at the beginning and the end of the scene to leave out; `after` as `before`.
+
+        Returns
+        -------
+        numpy.ndarray
+            A view.
+        """
         after = before if after is None else after
         cuts = []
         for (first, stop), size, window in zip(
@@ -62,7 +75,18 @@ class Moments:
 
     @classmethod
     def of(cls, p: FloatArray, g: FloatArray) -> "Moments":
-        """Of values ``(c, n)``."""
+        """Take the moments of two images.
+
+        Parameters
+        ----------
+        p, g : numpy.ndarray
+            Values ``(c, n)``.
+
+        Returns
+        -------
+        Moments
+            Zeros where there are no values.
+        """
         if not p.shape[1]:
             return cls(0, *(np.zeros(len(p)) for _ in range(5)))
         mean_p, mean_g = p.mean(axis=1), g.mean(axis=1)
@@ -88,7 +112,18 @@ class Moments:
         )
 
     def band(self, index: int) -> "Moments":
-        """Those of one band."""
+        """Return those of one band.
+
+        Parameters
+        ----------
+        index : int
+            Of the band.
+
+        Returns
+        -------
+        Moments
+            Of length one.
+        """
         one = slice(index, index + 1)
         return Moments(self.n, self.mean_p[one], self.mean_g[one], self.pp[one], self.gg[one], self.pg[one])
 
@@ -144,7 +179,18 @@ class Sums:
         )
 
     def band(self, index: int) -> "Sums":
-        """Return the sums of one band; what belongs to all bands together is not defined there."""
+        """Return the sums of one band; what belongs to all bands together is not defined there.
+
+        Parameters
+        ----------
+        index : int
+            Of the band.
+
+        Returns
+        -------
+        Sums
+            Of length one, without ``angle``.
+        """
         totals = {
             name: Total(total.total[index : index + 1], total.n)
             for name, total in self.totals.items()
@@ -264,10 +310,10 @@ def _uqi(p: FloatArray, g: FloatArray, data_range: float, scene: _Scene, *, comp
     covariance = blur(p * g) - mean_p * mean_g
     light, contrast = mean_p**2 + mean_g**2, var_p + var_g
     if compat:
-        quality = 4 * mean_p * mean_g * covariance / (light * contrast + np.finfo(np.float32).eps)
+        quality: FloatArray = 4 * mean_p * mean_g * covariance / (light * contrast + np.finfo(np.float32).eps)
     else:
-        quality = _quotient(2 * mean_p * mean_g, light, data_range)
-        quality *= _quotient(2 * covariance, contrast, data_range)
+        agreement = _quotient(2 * mean_p * mean_g, light, data_range)
+        quality = agreement * _quotient(2 * covariance, contrast, data_range)
     return scene.count(quality, scene.undisturbed(size, "reflect"), *border)
 
 

@@ -82,7 +82,7 @@ class Judged(nn.Module):
 
     def forward(self, coarse_t1: Tensor, coarse_t2: Tensor, fine_t1: Tensor) -> Tensor:
         self.passes += 1
-        return fine_t1 + self.share * self.drop(coarse_t2 - coarse_t1)
+        return fine_t1 + self.share * self.drop(coarse_t2 - coarse_t1)  # type: ignore[no-any-return]
 
 
 class Judge(nn.Module):
