@@ -117,6 +117,7 @@ _load, _, _ = lazy_loader.attach(
         "look.sample": ["valid_share"],
         "pipeline.compare": ["compare"],
         "prediction.fuse": ["fuse_pair", "fuse_series"],
+        "pipeline.runner": ["compare_pipeline", "run"],
         "prediction.predict": ["plan_prediction", "predict"],
         "prediction.rollout": ["forecast"],
         "pipeline.runner": ["compare_pipeline", "run"],

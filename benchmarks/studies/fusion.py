@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.studies.fusion`` reads the sets below ``CUBEKIT_SHARED``, trains every network on the
 first pairs of dates, predicts the last date as a whole scene, and prints eleven scores, weights and seconds,
-then what cutting the scene into windows does. ``--set kranj`` takes the small set; ``--networks`` a few of them;
+then what cutting the scene into windows does. ``--set kranj`` takes the small set; ``--networks`` a few;
 ``--times 10`` ten times the epochs. Models stay in ``--out``: finished ones are not trained again.
 """
 

@@ -69,6 +69,8 @@ class FuseAdversarial(Fuse):
         TrainingError
             If a loss is not finite.
         """
+        if size_of(batch) == 1:  # a rest: no batch norm can learn from one value
+            batch = {name: values.repeat_interleave(2, dim=0) for name, values in batch.items()}
         both: Any = self.optimizers()
         own, judging = both
         results = self(batch)

@@ -42,12 +42,12 @@ class KeepBest(Callback):
     """
 
     def __init__(
-        self, task: Task, out: Path | None = None, *, valid_every: int = 1, keep: Keep = "loss"
+        self, task: Task, out: Path | None = None, *, keep: Keep = "loss", valid_every: int = 1
     ) -> None:
         self._task = task
         self._out = out
-        self._every = valid_every
         self._keep = keep
+        self._every = valid_every
         self._best = math.inf
         self._state: Mapping[str, Tensor] | None = None
         self._start = monotonic()
@@ -277,7 +277,7 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
     if isinstance(valid, SharedStream):
         valid.everywhere = True  # so that all processes agree when to stop
     every = 1 if valid is None else min(run.valid_every, task.recipe.epochs)
-    keeper, stop = KeepBest(task, run.out, valid_every=every, keep=run.keep), StopAsked()
+    keeper, stop = KeepBest(task, run.out, keep=run.keep, valid_every=every), StopAsked()
     shown = shown_as(run.progress)
     callbacks: list[Callback] = [NewOrder(train), keeper]
     if shown == "bar":

@@ -14,14 +14,18 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 import cubekit as ck  # noqa: E402
+from cubekit import specs  # noqa: E402
 from cubekit.batching.pairs import open_pairs  # noqa: E402
 from cubekit.demo.fusion import RATIO, build_series, fusion_pairs  # noqa: E402
 from cubekit.errors import PipelineError, UnknownNameError  # noqa: E402
 from cubekit.evaluation.fusion_metrics import METRICS, fusion_scores  # noqa: E402
 from cubekit.nn import register  # noqa: E402
-from cubekit.pipeline.fuse.job import FusionComparison, compare_fusion, run_fuse  # noqa: E402
+from cubekit.pipeline.fuse.job import FusionComparison, run_fuse  # noqa: E402
+from cubekit.pipeline.fuse.steps import settings_of  # noqa: E402
 from cubekit.pipeline.result import Workplace  # noqa: E402
 from cubekit.pipeline.schema import read_pipeline  # noqa: E402
+from cubekit.security import load_yaml  # noqa: E402
+from cubekit.tasks.fusion_recipes import RECIPES  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -78,8 +82,8 @@ def test_several_networks_and_the_baselines_stand_in_one_table(
         "epochs_of": {"test-own-network": 8},
         "learning_rate": 0.05,
     }
-    spec = spec_of(stores, tmp_path, train=train)
-    result = compare_fusion(spec, Workplace(tmp_path / "out"))
+    spec_of(stores, tmp_path, train=train)
+    result: Any = ck.compare_pipeline(tmp_path / "job.yaml", out=tmp_path / "out")
     assert isinstance(result, FusionComparison)
     assert set(result.scores) == {"test-own-network", "edcstfn", "copy of F1", "F1 + (C2 - C1)"}
     errors = [score.overall for score in result.scores.values()]
@@ -110,7 +114,7 @@ def test_several_networks_and_the_baselines_stand_in_one_table(
     assert result.scores["test-own-network"].values == pytest.approx(own, rel=1e-4)
 
     before = (logs / "edcstfn" / "weights.safetensors").stat().st_mtime_ns
-    again = compare_fusion(spec, Workplace(tmp_path / "out"))
+    again: Any = ck.compare_pipeline(tmp_path / "job.yaml", out=tmp_path / "out")
     assert (logs / "edcstfn" / "weights.safetensors").stat().st_mtime_ns == before
     assert again.scores["edcstfn"].values == result.scores["edcstfn"].values
 
@@ -158,3 +162,19 @@ def test_sample_series_are_blurred_means_of_the_fine_images() -> None:
     means = fine["data"].coarsen(y=RATIO, x=RATIO).mean().to_numpy()
     np.testing.assert_allclose(coarse["data"][[0, 5]], means * 1.03, atol=0.02)
     assert fine.odc.geobox.extent.boundingbox == coarse.odc.geobox.extent.boundingbox
+
+
+def test_the_shipped_file_and_the_ready_settings_are_understood(
+    stores: dict[str, object], tmp_path: Path
+) -> None:
+    spec: Any = read_pipeline(specs.find("pipelines", "fusion"), stores)
+    assert set(spec.train.networks) == set(RECIPES)
+    for name, recipe in RECIPES.items():
+        train = {"model": name, "network": name}
+        spec = spec_of(stores, tmp_path, train=train)
+        told = settings_of(name, spec.train)
+        assert told["learning_rate"] == recipe.learning_rate
+        assert told["schedule"] == recipe.schedule
+        ready = load_yaml(specs.find("models", name) / "model.yaml")["train"]
+        assert (ready["patch"], ready["epochs"], ready["batch"]) == (512, 500, recipe.batch)
+        assert ready["network"] == name

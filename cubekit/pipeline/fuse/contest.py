@@ -125,7 +125,18 @@ class Contest:
 
 
 def thinned(image: xr.DataArray) -> FloatArray:
-    """Read every so many pixels of an image, for a picture."""
+    """Read every so many pixels of an image, for a picture.
+
+    Parameters
+    ----------
+    image : xarray.DataArray
+        ``(band, y, x)``, lazy or not.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(c, h, w)``, at most 400 pixels a side.
+    """
     step = -(-max(image.shape[-2:]) // _SHOWN)
     few: FloatArray = image[:, ::step, ::step].compute().to_numpy()
     return few

@@ -91,7 +91,18 @@ def mean_scores(found: Sequence[Mapping[str, Any]], **facts: Any) -> MethodScore
 
 
 def ranked(scores: Mapping[str, MethodScores]) -> dict[str, MethodScores]:
-    """Order methods by their error, the best first."""
+    """Order methods by their error.
+
+    Parameters
+    ----------
+    scores : mapping
+        Method to its scores.
+
+    Returns
+    -------
+    dict
+        The same, lowest root mean squared error first.
+    """
     return dict(sorted(scores.items(), key=lambda item: item[1].overall))
 
 

@@ -32,7 +32,22 @@ SIDES = (256, 128, 64)
 
 
 def check_inputs(spec: FusePipeline) -> None:
-    """Raise for what would only be missed once cubes are built."""
+    """Raise for what would only be missed once cubes are built.
+
+    Parameters
+    ----------
+    spec : FusePipeline
+        The job.
+
+    Raises
+    ------
+    PipelineError
+        If files are missing, or settings are of no network of the job.
+    UnknownNameError
+        If a network is not known.
+    OptionError
+        If a network is for another task.
+    """
     for name in contestants(spec):
         check_network(name, spec.train.arguments.get(name, {}), task="fuse", form="image")
     if strange := sorted({*spec.train.arguments, *spec.train.epochs_of} - set(contestants(spec))):
@@ -45,12 +60,43 @@ def check_inputs(spec: FusePipeline) -> None:
 
 
 def contestants(spec: FusePipeline) -> tuple[str, ...]:
-    """List the networks of a comparison; the one that a run trains comes first."""
+    """List the networks of a comparison.
+
+    Parameters
+    ----------
+    spec : FusePipeline
+        The job.
+
+    Returns
+    -------
+    tuple of str
+        Each once; the one that a run trains comes first.
+    """
     return tuple(dict.fromkeys((spec.train.network, *spec.train.networks)))
 
 
 def open_parts(spec: FusePipeline, folder: Path, *, overwrite: bool) -> PairSplit:
-    """Open the pairs, scale them, and part them by date; coarse values are harmonised by training dates."""
+    """Open the pairs, scale them, and part them by date.
+
+    Parameters
+    ----------
+    spec : FusePipeline
+        The job.
+    folder : pathlib.Path
+        For cubes that are made from scenes.
+    overwrite : bool
+        Whether to replace cubes made from other scenes.
+
+    Returns
+    -------
+    PairSplit
+        Lazy, in reflectance; harmonised, where asked for, by lines of the training dates.
+
+    Raises
+    ------
+    CubekitError
+        From any step.
+    """
     data, how = spec.data, spec.protocol
     pairs = _opened(data, folder, overwrite=overwrite)
     if data.set is None:
@@ -87,7 +133,25 @@ def _opened(data: Data, folder: Path, *, overwrite: bool) -> Pairs:
 
 
 def examples_of(pairs: Pairs, train: FuseTrain) -> Examples | None:
-    """Cut pairs into training examples; None where there are none."""
+    """Cut pairs into training examples.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Of one part of the split.
+    train : FuseTrain
+        Tells size and stride of the patches.
+
+    Returns
+    -------
+    Examples or None
+        In memory; None where there are no pairs.
+
+    Raises
+    ------
+    OptionError
+        If no patch is free of gaps.
+    """
     if not len(pairs):
         return None
     found = pairs.patches(train.patch, train.stride)
@@ -105,7 +169,20 @@ def examples_of(pairs: Pairs, train: FuseTrain) -> Examples | None:
 
 
 def settings_of(name: str, train: FuseTrain) -> dict[str, Any]:
-    """Return the arguments of :func:`cubekit.fit` for one network."""
+    """Collect the arguments of :func:`cubekit.fit` for one network.
+
+    Parameters
+    ----------
+    name : str
+        Of the network.
+    train : FuseTrain
+        What the file says; the rest is as published.
+
+    Returns
+    -------
+    dict
+        Keyword arguments.
+    """
     shared = train.model_dump(
         include={
             *("learning_rate", "schedule", "patience", "pretrain", "valid_every", "devices", "threads"),
@@ -125,7 +202,29 @@ def settings_of(name: str, train: FuseTrain) -> dict[str, Any]:
 def train(
     name: str, spec: FusePipeline, parts: tuple[Examples, Examples | None], folder: Path
 ) -> tuple[Model, float]:
-    """Train one network, or reuse one made from the same samples and settings; say how long it took."""
+    """Train one network, or reuse one made from the same samples and settings.
+
+    Parameters
+    ----------
+    name : str
+        Of the network.
+    spec : FusePipeline
+        The job.
+    parts : tuple of Examples
+        To train, and to validate or None.
+    folder : pathlib.Path
+        For model, metrics and logs.
+
+    Returns
+    -------
+    tuple
+        Model, and the seconds of its training.
+
+    Raises
+    ------
+    CubekitError
+        From training.
+    """
     settings = settings_of(name, spec.train)
     settings["batch"] = min(settings["batch"], len(parts[0]))
     told = {"network": name, "train": settings, "samples": [p.digest() for p in parts if p is not None]}
@@ -144,7 +243,29 @@ def train(
 
 
 def predict(model: Model, spec: FusePipeline, pairs: Pairs, path: Path) -> list[xr.DataArray]:
-    """Predict the test dates, into a store where they have a grid."""
+    """Predict whole scenes, into a store where they have a grid.
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    spec : FusePipeline
+        The job.
+    pairs : Pairs
+        Whose second dates are predicted.
+    path : pathlib.Path
+        Of the store; replaced.
+
+    Returns
+    -------
+    list of xarray.DataArray
+        ``(band, y, x)`` of each pair, lazy from the store, or in memory.
+
+    Raises
+    ------
+    CubekitError
+        From prediction or writing.
+    """
     images = [
         fuse_pair(model, pair, tile=spec.predict.tile, window=spec.predict.window, seed=spec.train.seed)
         for pair in pairs
