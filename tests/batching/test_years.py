@@ -15,15 +15,11 @@ from cubekit.typing import FloatArray
 
 def yearly(maps: FloatArray, *, first: int = 2001) -> xr.Dataset:
     """A cube of maps (t, y, x)."""
-    box = GeoBox.from_bbox(
-        (0, 0, 30 * maps.shape[2], 30 * maps.shape[1]), "EPSG:32633", shape=maps.shape[1:]
-    )
+    box = GeoBox.from_bbox((0, 0, 30 * maps.shape[2], 30 * maps.shape[1]), "EPSG:32633", shape=maps.shape[1:])
     dates = np.array([f"{first + i}-01-01" for i in range(len(maps))], "M8[ns]")
     attrs = {"_FillValue": np.float32("nan"), "grid_mapping": "spatial_ref"}
     coords = {**xr_coords(box), "time": dates, "band": ["NDVI"]}
-    return xr.Dataset(
-        {"data": (("time", "band", "y", "x"), maps[:, None].astype("float32"), attrs)}, coords
-    )
+    return xr.Dataset({"data": (("time", "band", "y", "x"), maps[:, None].astype("float32"), attrs)}, coords)
 
 
 @settings(max_examples=25, deadline=None)

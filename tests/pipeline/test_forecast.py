@@ -74,7 +74,10 @@ def test_commands_do_the_same_one_by_one(
 ) -> None:
     archive = ran.folder / "archive"
     mine = archive / "mine" / "NDVI"
-    first, mask, cube, model = mine / "Landsat_NDVI_2001.tif", *(tmp_path / n for n in ("m.tif", "c.zarr", "m"))
+    first, mask, cube, model = (
+        mine / "Landsat_NDVI_2001.tif",
+        *(tmp_path / n for n in ("m.tif", "c.zarr", "m")),
+    )
 
     def run(*words: object) -> None:
         assert main(["veg", *map(str, words)]) == 0, capsys.readouterr().err

@@ -28,9 +28,7 @@ WINDOW = 2
 
 def cube_of(maps: FloatArray, *, first: int = 2001) -> xr.Dataset:
     """A cube of maps (t, y, x)."""
-    box = GeoBox.from_bbox(
-        (0, 0, 30 * maps.shape[2], 30 * maps.shape[1]), "EPSG:32633", shape=maps.shape[1:]
-    )
+    box = GeoBox.from_bbox((0, 0, 30 * maps.shape[2], 30 * maps.shape[1]), "EPSG:32633", shape=maps.shape[1:])
     dates = np.array([f"{first + i}-01-01" for i in range(len(maps))], "M8[ns]")
     attrs = {"_FillValue": np.float32("nan"), "grid_mapping": "spatial_ref"}
     coords = {**xr_coords(box), "time": dates, "band": ["NDVI"]}
