@@ -86,7 +86,18 @@ def export_all(
 
 
 def verdict(scores: ForecastScores) -> str:
-    """Say by how much the network beats the others on the held-out years, or does not."""
+    """Say by how much the network beats the others on the held-out years, or does not.
+
+    Parameters
+    ----------
+    scores : ForecastScores
+        Of the network and the baselines.
+
+    Returns
+    -------
+    str
+        Some lines; names the best forecaster where the network is not it.
+    """
     own = scores.of()
     lines = [f"RMSE of {scores.name} on the held-out years: {own.rmse:.4g} (R² {own.r2:.3f})."]
     for name, skill in own.skill.items():
