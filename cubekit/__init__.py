@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
     from cubekit.cube.ecology import vegetation_index
+    from cubekit.cube.eager import load
     from cubekit.cube.fill import fill_gaps
     from cubekit.cube.indices import add_indices
     from cubekit.cube.load import open_cube
@@ -78,6 +79,7 @@ _load, _, _ = lazy_loader.attach(
         "cube.composite": ["composite"],
         "cube.cost": ["plan"],
         "cube.ecology": ["vegetation_index"],
+        "cube.eager": ["load"],
         "cube.fill": ["fill_gaps"],
         "cube.indices": ["add_indices"],
         "cube.load": ["open_cube"],
@@ -134,6 +136,7 @@ __all__ = [
     "folds",
     "forecast",
     "grid",
+    "load",
     "load_fractions",
     "load_labels",
     "load_model",
