@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
-    from cubekit.cube.ecology import vegetation_index
     from cubekit.cube.eager import load
+    from cubekit.cube.ecology import vegetation_index
     from cubekit.cube.fill import fill_gaps
     from cubekit.cube.indices import add_indices
     from cubekit.cube.load import open_cube
