@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Literal
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import yaml
@@ -208,7 +208,7 @@ def read_array_pickle(path: StrPath) -> Any:
     file = Path(path)
     try:
         with file.open("rb") as stream:
-            return _ArrayUnpickler(_bounded(stream, file.stat().st_size)).load()
+            return _unwrapped(_ArrayUnpickler(_bounded(stream, file.stat().st_size)).load())
     except SecurityError as error:
         raise SecurityError(f"{file}: {error}") from None
     except OSError as error:
@@ -228,41 +228,56 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Unpickler that builds arrays of numbers and plain containers."""
 
     def find_class(self, module: str, name: str, /) -> Any:
-        if (module.replace("numpy._core.", "numpy.core."), name) not in _BUILDERS:
+        known = _BUILDERS.get((module.replace("numpy._core.", "numpy.core."), name))
+        if known is None:
             raise SecurityError(
                 f"it names {module}.{name}, which is not what arrays of numbers are made of. Nothing was run."
             )
-        return _BUILDERS[module.replace("numpy._core.", "numpy.core."), name]
+        return known
 
 
-_ARRAY: Final = object()
-"""Stands for the class of arrays, which a pickle must not call itself."""
+class _Number:
+    """What a pickle says of the type of an array; NumPy's own type never takes a state from outside."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        self.code, self.order = str(code), "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = str(state[1])
+
+    def resolve(self) -> Any:
+        """Return the type, one of booleans or numbers."""
+        import numpy as np
+
+        if not re.fullmatch(r"[<>|=]?[biuf]\d{1,2}", self.code) or self.order not in {"<", ">", "|", "="}:
+            raise SecurityError(f"it holds values of type {self.code!r}, expected booleans or numbers.")
+        return np.dtype(self.code).newbyteorder(self.order if self.order in {"<", ">"} else "=")
 
 
-def _rebuilt(kind: object, shape: tuple[int, ...], code: bytes | str) -> Any:
-    """Make the empty array that the state of a pickled array fills."""
-    import numpy as np
+class _PickledArray:
+    """What a pickle says of an array: type, shape and bytes."""
 
-    if kind is not _ARRAY or tuple(shape) != (0,) or code not in {b"b", "b"}:
-        raise SecurityError("it builds an array in a way that NumPy does not.")
-    return np.ndarray((0,), "int8")
+    def __init__(self, *_: object) -> None:
+        self.values: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_column, raw = state
+        self.fill(raw, kind, shape, order="F" if by_column else "C")
+
+    def fill(self, raw: Any, kind: Any, shape: Any, *, order: Literal["C", "F"]) -> None:
+        """Make the array; NumPy refuses bytes that do not fill the shape."""
+        import numpy as np
+
+        if not isinstance(kind, _Number) or not isinstance(raw, bytes | bytearray | pickle.PickleBuffer):
+            raise SecurityError("it builds an array in a way that NumPy does not.")
+        self.values = np.frombuffer(raw, kind.resolve()).reshape(shape, order=order)
 
 
-def _from_buffer(buffer: bytes, kind: Any, shape: tuple[int, ...], order: str) -> Any:
-    """Make an array of the bytes in a pickle."""
-    import numpy as np
-
-    return np.frombuffer(buffer, kind).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _number(code: object, *_: object) -> Any:
-    """Make a type of booleans or numbers."""
-    import numpy as np
-
-    kind = np.dtype(str(code)) if isinstance(code, str) else None
-    if kind is None or kind.kind not in "biuf":
-        raise SecurityError(f"it holds values of type {code!r}, expected booleans or numbers.")
-    return kind
+def _from_buffer(raw: Any, kind: Any, shape: Any, order: str) -> _PickledArray:
+    """Make an array as pickles of protocol 5 do."""
+    made = _PickledArray()
+    made.fill(raw, kind, shape, order="F" if order == "F" else "C")
+    return made
 
 
 def _encoded(text: str, code: str) -> bytes:
@@ -272,14 +287,34 @@ def _encoded(text: str, code: str) -> bytes:
     return text.encode("latin1")
 
 
+def _class_of_arrays(*_: object) -> None:
+    """Stand for the class of arrays, which pickles name but do not call."""
+    raise SecurityError("it builds an array in a way that NumPy does not.")
+
+
 _BUILDERS: Final[dict[tuple[str, str], Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _rebuilt,
+    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy", "ndarray"): _ARRAY,
-    ("numpy", "dtype"): _number,
+    ("numpy", "ndarray"): _class_of_arrays,
+    ("numpy", "dtype"): _Number,
     ("_codecs", "encode"): _encoded,
 }
 """All that a pickle of arrays of numbers names, and what stands for it here."""
+
+
+def _unwrapped(found: Any, depth: int = 0) -> Any:
+    """Return plain containers with arrays in them; refuse everything else."""
+    if depth > MAX_YAML_DEPTH:
+        raise SecurityError(f"it is nested deeper than {MAX_YAML_DEPTH}.")
+    if isinstance(found, _PickledArray) and found.values is not None:
+        return found.values
+    if type(found) is dict:
+        return {_unwrapped(key, depth + 1): _unwrapped(each, depth + 1) for key, each in found.items()}
+    if type(found) in {list, tuple}:
+        return type(found)(_unwrapped(each, depth + 1) for each in found)
+    if found is None or type(found) in {bool, int, float, str, bytes}:
+        return found
+    raise SecurityError(f"it holds {type(found).__name__.strip('_')}, expected numbers, texts and arrays.")
 
 
 def _refusal(href: str, why: str) -> SecurityError:

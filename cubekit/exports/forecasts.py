@@ -55,7 +55,7 @@ def forecast_maps_figure(
     widest = max(float(np.nanpercentile(np.abs(apart), 98)), 1e-12)
     with styled():
         height = 2.9 * min(max(true.shape[0] / true.shape[1], 0.5), 1.8)
-        figure = new_figure(10.2, height + 1.0)
+        figure = new_figure(10.2, height + 0.6)
         panels: list[tuple[str, FloatArray, str, tuple[float, float]]] = [
             ("true", true, "viridis", (float(low), float(max(high, low + 1e-12)))),
             ("forecast", found, "viridis", (float(low), float(max(high, low + 1e-12)))),

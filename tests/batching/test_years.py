@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from cubekit.batching.patches import PatchPlan
 from cubekit.batching.years import VALID, split_years
 from cubekit.errors import OptionError
 from cubekit.typing import FloatArray
@@ -81,3 +82,16 @@ def test_holes_in_the_years_are_refused() -> None:
         split_years(cube, window=2, patch=8)
     with pytest.raises(OptionError, match="larger than the map"):
         split_years(yearly(np.ones((8, 12, 12))), window=2, patch=64)
+
+
+def test_patches_lie_at_the_corners_given() -> None:
+    cube = yearly(np.random.default_rng(0).random((6, 20, 24)))
+    corners = np.array([[0, 3, 4], [2, 12, 16], [0, 3, 4]])
+    plan = PatchPlan.at(cube, 8, corners=corners, steps=3, horizon=1)
+    for patch, (time, row, column) in zip(plan, corners.tolist(), strict=True):
+        expected = cube["data"][time : time + 4, :, row : row + 8, column : column + 8]
+        np.testing.assert_array_equal(patch["data"], expected)
+    assert len(PatchPlan.at(cube, 8, corners=corners[:, 1:])) == 3
+    for wrong in (np.array([[0, 13, 0]]), np.array([[-1, 0, 0]]), np.array([[0, 0]])):
+        with pytest.raises(OptionError, match="corners"):
+            PatchPlan.at(cube, 8, corners=wrong, steps=3, horizon=1)

@@ -2,7 +2,7 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -75,8 +75,8 @@ def test_holes_are_refused_or_become_empty_years(archive: Path) -> None:
     assert cube["time"].dt.year.to_numpy().tolist() == [2001, 2002, 2003, 2004]
     assert bool(cube["data"][1].isnull().all())
     assert not bool(cube["data"][2].isnull().all())
+    (archive / "mine/EVI/Landsat_EVI_2001.tif").unlink()
     with pytest.raises(CubeError, match="other years"):
-        (archive / "mine/EVI/Landsat_EVI_2001.tif").unlink()
         open_yearly(archive, ["NDVI", "EVI"], zone="mine", missing="nan")
 
 
@@ -147,8 +147,12 @@ def test_published_maps_are_read_without_running_anything(archive: Path) -> None
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_published_mask_is_read_from_every_protocol(tmp_path: Path, protocol: int) -> None:
-    mask = np.where(np.arange(30).reshape(5, 6) % 4 == 0, 255, 0).astype("uint8")
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["uint8", ">i2"])
+def test_a_published_mask_is_read_from_every_protocol(
+    tmp_path: Path, protocol: int, order: Literal["C", "F"], kind: str
+) -> None:
+    mask = np.where(np.arange(30).reshape(5, 6) % 4 == 0, 255, 0).astype(kind, order=order)
     path = tmp_path / "mask.pkl"
     path.write_bytes(pickle.dumps({"mask": mask, "original_shape": mask.shape}, protocol=protocol))
     np.testing.assert_array_equal(read_mask(path), mask == 0)
@@ -192,10 +196,18 @@ def test_other_arrays_and_damaged_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"mask": np.zeros((2, 2), "uint8")})[:-20])
     with pytest.raises(SecurityError, match="no pickle of arrays"):
         read_mask(path)
-    # a shape that the bytes cannot fill, and an array made by calling its class
+    # an array made by calling its class; a type with fields of its own; a shape that the bytes do not fill
     path.write_bytes(b"cnumpy\nndarray\n((I1000000000\nI1000000000\nttR.")
-    with pytest.raises(SecurityError):
+    with pytest.raises(SecurityError, match="way that NumPy does not"):
         read_mask(path)
+    path.write_bytes(pickle.dumps(np.zeros(3, [("a", "u1"), ("b", "f4")])))
+    with pytest.raises(SecurityError, match="booleans or numbers"):
+        read_mask(path)
+    whole = pickle.dumps({"mask": np.zeros((2, 3), "uint8")}, protocol=2)
+    path.write_bytes(whole.replace(b"K\x02K\x03", b"K\x63K\x63"))
+    with pytest.raises(SecurityError, match="reshape"):
+        read_mask(path)
+    np.testing.assert_array_equal(np.arange(3, dtype="uint8"), [0, 1, 2])  # NumPy's own types are unhurt
     path.write_bytes(pickle.dumps({"mask": np.full((2, 2), 7, "uint8")}))
     with pytest.raises(ArchiveError, match="0 inside and 255 outside"):
         read_mask(path)

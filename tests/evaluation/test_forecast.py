@@ -18,9 +18,9 @@ YEARS = (2019, 2020)
 def case(seed: int = 0) -> tuple[FloatArray, dict[str, FloatArray]]:
     """Two years of truth with a gap, a good forecast and the baselines."""
     dice = np.random.default_rng(seed)
-    truth = dice.random((2, 12, 15))
+    truth: FloatArray = dice.random((2, 12, 15))
     truth[0, 0, :3] = np.nan
-    found = {"network": truth + dice.normal(0, 0.05, truth.shape)}
+    found: dict[str, FloatArray] = {"network": truth + dice.normal(0, 0.05, truth.shape)}
     found |= {name: dice.random(truth.shape) for name in BASELINES}
     found["climatology"][1, 4, 4] = np.nan
     found["network"][0, 0, :3] = 0.5

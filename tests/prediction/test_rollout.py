@@ -1,6 +1,5 @@
 """Forecasts of whole maps: seams, years that follow years, doubt."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +44,11 @@ def maps() -> FloatArray:
 
 
 @pytest.fixture(scope="module")
-def model(maps: FloatArray) -> Iterator[Model]:
+def model(maps: FloatArray) -> Model:
     """A network after one epoch, with dropout, on standardised values of about 30."""
     cube = cube_of(maps)
     split = ck.split_years(cube, window=WINDOW, patch=16)
-    yield ck.fit(
+    return ck.fit(
         "convlstm_unet",
         ck.year_batches(cube, split, "train", samples=8, batch=4),
         ck.year_batches(cube, split, "valid", samples=4, batch=4),

@@ -32,7 +32,7 @@ def run_forecast(spec: ForecastPipeline, place: Workplace) -> RunResult:
     split = place.step("samples", lambda: steps.plan_samples(spec, cube))
     parts = steps.streams(spec, cube, split)
     model = place.step("train", lambda: steps.train(spec, parts, folder / "model"))
-    tested = place.step("evaluate", lambda: steps.test(spec, model, cube, split, folder))
+    tested = place.step("evaluate", lambda: steps.evaluate(spec, model, cube, split, folder))
     ahead = place.step("predict", lambda: steps.predict_maps(spec, model, cube, folder))
     files = place.step(
         "export",

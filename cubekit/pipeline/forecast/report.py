@@ -86,7 +86,18 @@ def export_all(
 
 
 def verdict(scores: ForecastScores) -> str:
-    """Say by how much the network beats the others on the held-out years, or does not."""
+    """Say by how much the network beats the others on the held-out years, or does not.
+
+    Parameters
+    ----------
+    scores : ForecastScores
+        Of the network and the baselines.
+
+    Returns
+    -------
+    str
+        Some lines; names the best forecaster where the network is not it.
+    """
     own = scores.of()
     lines = [f"RMSE of {scores.name} on the held-out years: {own.rmse:.4g} (R² {own.r2:.3f})."]
     for name, skill in own.skill.items():
@@ -145,7 +156,8 @@ def _report(
             Section(
                 title="Held-out years",
                 text="No year here was a target of training or validation, nor an input of such a target. "
-                "Each was forecast from the true maps before it. Every forecaster is scored on the same pixels.",
+                "Each was forecast from the true maps before it. Every forecaster is scored on "
+                "the same pixels.",
                 pictures=[
                     _picture(
                         files["maps"],
@@ -164,7 +176,8 @@ def _report(
             Section(
                 title="Training",
                 text=f"{model.card.parameters:,} parameters; weights of epoch "
-                f"{model.card.metrics['epoch']:g} of {len(model.card.history)}. Windows of {split.window} years; target years of training "
+                f"{model.card.metrics['epoch']:g} of {len(model.card.history)}. Windows of "
+                f"{split.window} years; target years of training "
                 f"{len(split.train)}, of validation {len(split.valid)}.",
                 pictures=[_picture(files["curves"], "Losses and scores by epoch")],
                 tables=[Table.of(_settings(spec), caption="Settings")],

@@ -218,7 +218,9 @@ def save_history(model: Model, path: Path) -> Path:
     return path
 
 
-def test(spec: ForecastPipeline, model: Model, cube: xr.Dataset, split: YearSplit, folder: Path) -> Tested:
+def evaluate(
+    spec: ForecastPipeline, model: Model, cube: xr.Dataset, split: YearSplit, folder: Path
+) -> Tested:
     """Forecast the held-out years, each from the years before it, and score them beside the baselines."""
     calendar = cube["time"].dt.year.to_numpy()
     years = tuple(int(calendar[place]) for place in split.test)
