@@ -12,7 +12,9 @@ import lazy_loader
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cubekit.batching.abundance import read_abundance
     from cubekit.batching.augment import Augmentation
+    from cubekit.batching.balance import split_balanced
     from cubekit.batching.folds import folds
     from cubekit.batching.normalise import fit_normalisation
     from cubekit.batching.patches import PatchPlan
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from cubekit.batching.split import split
     from cubekit.batching.torch import batches
     from cubekit.catalog import open_catalog
+    from cubekit.cube.ancillary import add_ancillary
     from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
@@ -59,7 +62,9 @@ _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "batching.normalise": ["fit_normalisation"],
+        "batching.abundance": ["read_abundance"],
         "batching.augment": ["Augmentation"],
+        "batching.balance": ["split_balanced"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
         "batching.pixels": ["PixelPlan"],
@@ -67,6 +72,7 @@ _load, _, _ = lazy_loader.attach(
         "batching.split": ["split"],
         "batching.torch": ["batches"],
         "catalog": ["open_catalog"],
+        "cube.ancillary": ["add_ancillary"],
         "cube.audit": ["audit_offsets"],
         "cube.composite": ["composite"],
         "cube.cost": ["plan"],
@@ -108,6 +114,7 @@ __all__ = [
     "CubekitError",
     "PatchPlan",
     "PixelPlan",
+    "add_ancillary",
     "add_indices",
     "add_overviews",
     "append",
@@ -137,6 +144,7 @@ __all__ = [
     "point_series",
     "predict",
     "quicklook",
+    "read_abundance",
     "read_series",
     "read_status",
     "rechunk",
@@ -145,6 +153,7 @@ __all__ = [
     "search",
     "smooth",
     "split",
+    "split_balanced",
     "time_strip",
     "valid_share",
     "verify",

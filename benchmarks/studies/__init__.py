@@ -1,0 +1,1 @@
+"""Studies on real data: one script a system, over the public functions."""
