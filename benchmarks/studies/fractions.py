@@ -1,7 +1,8 @@
 """Fractions on real data: BRITS beside simpler methods, on blocks of land that none of them has seen.
 
-``CUBEKIT_SHARED=FOLDER python -m benchmarks.studies.fractions`` prints the tables of docs/systems/fractions.md.
-The folder holds ``data/landsat_gewata_2001_vcf`` and ``data/s2_monthly_belgium``; one name reads that set alone.
+``CUBEKIT_SHARED=FOLDER python -m benchmarks.studies.fractions`` prints the tables of
+docs/systems/fractions.md. The folder holds ``data/landsat_gewata_2001_vcf`` and
+``data/s2_monthly_belgium``; a name after the command runs that set alone.
 """
 
 import logging
@@ -91,9 +92,9 @@ CROPS = {0: "no cropland", 1: "other crops", 2: "winter cereals", 3: "spring cer
 
 def _crops(months: xr.Dataset) -> xr.DataArray:
     """Join the maps of single crops to one of codes; where several claim a pixel the later one has it."""
-    codes = xr.where(months[WORLDCEREAL.format("TEMPORARYCROPS")] == 100, 1, 0)  # noqa: PLR2004  (of the map)
+    codes = xr.where(months[WORLDCEREAL.format("TEMPORARYCROPS")] == 100, 1, 0)
     for code, name in ((2, "WINTERCEREALS"), (3, "SPRINGCEREALS"), (4, "MAIZE-MAIN")):
-        codes = xr.where(months[WORLDCEREAL.format(name)] == 100, code, codes)  # noqa: PLR2004
+        codes = xr.where(months[WORLDCEREAL.format(name)] == 100, code, codes)
     return codes.astype("int32")
 
 
@@ -135,9 +136,17 @@ def run_case(case: Case, seeds: Sequence[int] = SEEDS) -> dict[str, list[Fractio
         train, valid, test = parts.parts
         start = monotonic()
         model = cubekit.fit(
-            "brits", train, valid, epochs=case.epochs, batch=case.batch, learning_rate=3e-3, schedule="cosine",
-            clip=0.95, seed=seed, progress=False,
-        )  # fmt: skip
+            "brits",
+            train,
+            valid,
+            epochs=case.epochs,
+            batch=case.batch,
+            learning_rate=3e-3,
+            schedule="cosine",
+            clip=0.95,
+            seed=seed,
+            progress=False,
+        )
         spent = monotonic() - start
         predicted = {"BRITS": predict_values(model, test), **other_shares(train, test, seed=seed)}
         for name, shares in predicted.items():
@@ -184,7 +193,7 @@ def _spread(values: Sequence[Any]) -> str:
 
 def _say(text: str) -> None:
     if text:
-        print(text, flush=True)  # noqa: T201
+        print(text, flush=True)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -234,7 +234,9 @@ def _near(raster: xr.DataArray, grid: GeoBox) -> xr.DataArray | None:
 
 def _window(box: GeoBox, grid: GeoBox) -> tuple[slice, slice] | None:
     """Return rows and columns of a raster around a grid."""
-    column, row = ~box.transform @ _outline(grid, box)
+    x, y = _outline(grid, box)
+    to = ~box.transform
+    column, row = to.a * x + to.b * y + to.c, to.d * x + to.e * y + to.f
     first, last, above, below = column.min(), column.max(), row.min(), row.max()
     rows, columns = (
         slice(max(0, math.floor(start) - _MARGIN), min(size, math.ceil(stop) + _MARGIN))
@@ -249,7 +251,8 @@ def _outline(grid: GeoBox, box: GeoBox) -> tuple[FloatArray, FloatArray]:
     none, all_ = np.zeros(_POINTS), np.ones(_POINTS)
     column = np.concatenate([along, all_, along, none]) * grid.shape.x
     row = np.concatenate([none, along, all_, along]) * grid.shape.y
-    x, y = grid.transform @ (column, row)
+    to = grid.transform
+    x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
     found: tuple[FloatArray, FloatArray] = Transformer.from_crs(
         _proj(grid), _proj(box), always_xy=True
     ).transform(x, y)

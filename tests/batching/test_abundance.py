@@ -106,7 +106,7 @@ def test_odd_and_exchanged_values_are_told(tmp_path: Path) -> None:
     write_pixel(tmp_path, 236, precipitation=5423, evapotranspiration=2662)  # as in a published sample
     write_pixel(tmp_path, 239, precipitation=2664, evapotranspiration=5383)  # its neighbour
     write_pixel(tmp_path, 7, slope=60)
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="Ancillary values") as told:
         ck.read_abundance(tmp_path)
     messages = [str(warning.message) for warning in told]
     assert any("look exchanged in 1 pixels: 236" in message for message in messages)
