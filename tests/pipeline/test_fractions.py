@@ -1,17 +1,21 @@
 """Jobs of fractions: published pixels from files to scores, and the words of the pipeline file."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import yaml
 
 import cubekit as ck
+from cubekit import specs
 from cubekit.batching.levels import read_level
 from cubekit.errors import PipelineError
 from cubekit.pipeline.result import RunResult
+from cubekit.testing.archive import SampleArchive
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -137,3 +141,46 @@ def test_files_that_are_not_there_are_named_first(published: Path, tmp_path: Pat
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(words))
     with pytest.raises(PipelineError, match=r"nowhere\.csv"):
         ck.run(tmp_path / "job.yaml", out=tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def mapped(sample_archive: SampleArchive, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """Run the job that ships on a small sample archive, from files."""
+    folder = tmp_path_factory.mktemp("map")
+    items = folder / "items.json"
+    items.write_text(json.dumps(sample_archive.item_collection()))
+    words = yaml.safe_load((specs.find("pipelines", "land_cover_fractions")).read_text())
+    words["source"] = {"items": str(items)}
+    words["baselines"] = ["mean_shares"]
+    words["cube"]["bands"] = ["red", "nir", "swir16"]
+    del words["ancillary"]["elevation"], words["parameters"]["api"], words["parameters"]["elevation"]
+    words["train"]["arguments"] = {"hidden": 12}
+    (folder / "job.yaml").write_text(yaml.safe_dump(words))
+    settings = {
+        "bbox": list(sample_archive.bbox),
+        "truth": str(sample_archive.truth),
+        "classes": dict(zip(sample_archive.codes, sample_archive.classes, strict=True)),
+        "colours": dict(zip(sample_archive.classes, sample_archive.colours, strict=True)),
+        "epochs": 2,
+        "block": 300,
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Mean shares differ")  # of so little land
+        return ck.run(folder / "job.yaml", out=folder / "run", settings=settings)
+
+
+def test_scenes_become_maps_of_shares_and_gaps_stay(mapped: RunResult, sample_archive: SampleArchive) -> None:
+    cube, prediction = ck.open(mapped.files["cube"]), ck.open(mapped.files["prediction"])
+    stored = cube["data"]
+    assert (stored == stored.attrs["_FillValue"]).any()  # clouds; nothing was filled
+    assert prediction["fractions"].dims == ("category", "y", "x")
+    shares = prediction["fractions"].to_numpy().astype(float)
+    known = shares[0] != 255
+    np.testing.assert_allclose(shares[:, known].sum(axis=0) / 250, 1, atol=6 * 0.5 / 250 + 1e-6)
+    with rasterio.open(mapped.files["map"]) as file:
+        assert file.count == len(sample_archive.classes)
+    with rasterio.open(mapped.files["classes"]) as file:
+        best = file.read(1)
+    assert (best[known] == shares.argmax(axis=0)[known]).mean() > 0.98  # but for ties after rounding
+    assert {"picture", "report", "comparison", "model"} <= set(mapped.files)
+    assert ck.load_model(mapped.files["model"]).ancillary == ("longitude", "latitude")
