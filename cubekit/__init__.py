@@ -12,8 +12,10 @@ import lazy_loader
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cubekit.batching.abundance import read_abundance
     from cubekit.batching.augment import Augmentation
     from cubekit.batching.earth_engine import read_pixel_months
+    from cubekit.batching.balance import split_balanced
     from cubekit.batching.folds import folds
     from cubekit.batching.normalise_fit import fit_normalisation
     from cubekit.batching.fusion_set import open_fusion_set
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from cubekit.batching.torch.years import year_batches
     from cubekit.batching.years import split_years
     from cubekit.catalog import open_catalog
+    from cubekit.cube.ancillary import add_ancillary
     from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
@@ -84,6 +87,9 @@ _load, _, _ = lazy_loader.attach(
         "batching.pairs": ["open_pairs"],
         "batching.augment": ["Augmentation"],
         "batching.earth_engine": ["read_pixel_months"],
+        "batching.abundance": ["read_abundance"],
+        "batching.augment": ["Augmentation"],
+        "batching.balance": ["split_balanced"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
         "batching.pixels": ["PixelPlan"],
@@ -95,6 +101,7 @@ _load, _, _ = lazy_loader.attach(
         "batching.torch.years": ["year_batches"],
         "batching.years": ["split_years"],
         "catalog": ["open_catalog"],
+        "cube.ancillary": ["add_ancillary"],
         "cube.audit": ["audit_offsets"],
         "cube.composite": ["composite"],
         "cube.cost": ["plan"],
@@ -147,6 +154,7 @@ __all__ = [
     "CubekitError",
     "PatchPlan",
     "PixelPlan",
+    "add_ancillary",
     "add_indices",
     "add_overviews",
     "append",
@@ -192,6 +200,7 @@ __all__ = [
     "predict_baseline",
     "quicklook",
     "read_pixel_months",
+    "read_abundance",
     "read_series",
     "read_status",
     "read_tiles",
@@ -203,6 +212,7 @@ __all__ = [
     "split",
     "split_years",
     "split_pairs",
+    "split_balanced",
     "time_strip",
     "valid_share",
     "vegetation_index",

@@ -26,6 +26,7 @@ BLOCK = 25_000.0
 _TRIES = 8  # random starts; each is improved until no exchange helps
 _STEPS = 400
 _SHOWN = 160  # units of a part that an exchange is looked for among
+_HOPELESS = 0.5  # a class farther apart than this lies in too few blocks, and must not spoil the others
 _SIZES = 4.0  # how much a part's size weighs against the balance of one class
 
 
@@ -206,14 +207,15 @@ def _distance(position: FloatArray, part: IntArray) -> float:
 
 def _assign(counts: FloatArray, share: FloatArray, *, tolerance: float, seed: int) -> IntArray:
     """Give units to parts: the best of some random starts, each improved by exchanges."""
-    best, least = np.zeros(len(counts), int), math.inf
+    best, least = np.zeros(len(counts), int), (sum(counts.shape), math.inf)
     for number in range(_TRIES):
         random = np.random.default_rng([seed, number])
         assigned = _improved(_drawn(counts[:, -1], share, random), counts, share, random, tolerance=tolerance)
         sums = _sums(counts, assigned)
-        worst = float(_spread(sums).max()) + float(_misses(sums, share).max())
-        if worst < least:
-            best, least = assigned, worst
+        wrong = np.concatenate([_spread(sums), _misses(sums, share)])
+        rank = int((wrong >= tolerance).sum()), float(wrong.max())
+        if rank < least:
+            best, least = assigned, rank
         if _settled(sums, share, tolerance):
             break
     return best
@@ -301,7 +303,8 @@ def _misses(sums: FloatArray, share: FloatArray) -> FloatArray:
 def _cost(sums: FloatArray, share: FloatArray) -> FloatArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(
-            np.square(_spread(sums)).sum(axis=-1) + _SIZES * np.square(_misses(sums, share)).sum(axis=-1)
+            np.square(_spread(sums).clip(max=_HOPELESS)).sum(axis=-1)
+            + _SIZES * np.square(_misses(sums, share)).sum(axis=-1)
         )
 
 

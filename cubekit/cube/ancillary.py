@@ -24,6 +24,7 @@ Raster = StrPath | xr.DataArray
 
 _BLOCK = 2**24  # fine pixels read at once
 _MARGIN = 3  # fine pixels around a block: one for slopes, the others for resampling
+_POINTS = 33  # along each edge of a grid, which may be bent in another CRS
 _FINER = 1.5  # so many pixels of a raster in one of the grid are averaged; fewer are interpolated
 
 
@@ -163,12 +164,23 @@ def _slopes(heights: xr.DataArray) -> xr.DataArray:
     """Return slopes on the pixels of an elevation model, which are laid out in metres first."""
     box: GeoBox = heights.odc.geobox
     if not box.crs.projected or box.crs.proj.axis_info[0].unit_conversion_factor != 1:  # type: ignore[union-attr]
-        middle = box.geographic_extent.centroid.coords[0]
-        metric = f"+proj=laea +lon_0={middle[0]:.4f} +lat_0={middle[1]:.4f} +datum=WGS84 +units=m"
-        heights = heights.odc.reproject(metric, resampling="bilinear", dst_nodata=np.nan)
-        box = heights.odc.geobox
+        box = _metric(box)
+        heights = heights.odc.reproject(box, resampling="bilinear", dst_nodata=np.nan)
     size = abs(box.resolution.x), abs(box.resolution.y)
     return odc.geo.xr.wrap_xr(slope(heights.to_numpy(), resolution=size), box, nodata=np.nan)
+
+
+def _metric(box: GeoBox) -> GeoBox:
+    """Return a grid in metres over the same land, with pixels of about the same size."""
+    from rasterio.warp import calculate_default_transform
+
+    x, y = box.transform @ (box.shape.x / 2, box.shape.y / 2)
+    east, north = Transformer.from_crs(_proj(box), "EPSG:4326", always_xy=True).transform(x, y)
+    crs = f"+proj=laea +lon_0={east:.4f} +lat_0={north:.4f} +datum=WGS84 +units=m"
+    transform, columns, rows = calculate_default_transform(
+        str(box.crs), crs, box.shape.x, box.shape.y, *box.boundingbox
+    )
+    return GeoBox((rows, columns), transform, crs)
 
 
 def _blocks(near: Callable[[GeoBox], xr.DataArray | None], grid: GeoBox) -> Iterator[tuple[slice, slice]]:
@@ -222,13 +234,26 @@ def _near(raster: xr.DataArray, grid: GeoBox) -> xr.DataArray | None:
 
 def _window(box: GeoBox, grid: GeoBox) -> tuple[slice, slice] | None:
     """Return rows and columns of a raster around a grid."""
-    left, bottom, right, top = grid.footprint(str(box.crs), npoints=20).boundingbox
-    corners = [
-        ~box.transform @ corner for corner in ((left, top), (right, top), (left, bottom), (right, bottom))
-    ]
-    (first, above), (last, below) = np.min(corners, axis=0), np.max(corners, axis=0)
+    x, y = _outline(grid, box)
+    to = ~box.transform
+    column, row = to.a * x + to.b * y + to.c, to.d * x + to.e * y + to.f
+    first, last, above, below = column.min(), column.max(), row.min(), row.max()
     rows, columns = (
         slice(max(0, math.floor(start) - _MARGIN), min(size, math.ceil(stop) + _MARGIN))
         for start, stop, size in zip((above, first), (below, last), box.shape, strict=True)
     )
     return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
+
+
+def _outline(grid: GeoBox, box: GeoBox) -> tuple[FloatArray, FloatArray]:
+    """Return points along the edge of a grid in the CRS of another."""
+    along = np.linspace(0, 1, _POINTS)
+    none, all_ = np.zeros(_POINTS), np.ones(_POINTS)
+    column = np.concatenate([along, all_, along, none]) * grid.shape.x
+    row = np.concatenate([none, along, all_, along]) * grid.shape.y
+    to = grid.transform
+    x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
+    found: tuple[FloatArray, FloatArray] = Transformer.from_crs(
+        _proj(grid), _proj(box), always_xy=True
+    ).transform(x, y)
+    return found

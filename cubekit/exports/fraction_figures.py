@@ -79,7 +79,7 @@ def fraction_maps_figure(
     width = 7.4 / ACROSS
     ratio = values.shape[1] / values.shape[2]
     with styled():
-        figure = new_figure(width * columns, (width * ratio + 0.35) * rows + 0.35)
+        figure = new_figure(width * columns, (width * ratio + 0.2) * rows + 0.3)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10.5)
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, share, name, colour in zip(panels, values, classes.names, classes.colours, strict=False):
@@ -127,7 +127,7 @@ def share_reliability_figure(
             size = 10 + 160 * counts[shown] / max(1, int(counts.sum()))
             axes.scatter(
                 bins.predicted[index, shown], bins.true[index, shown], s=size, color=colour,
-                edgecolor=INK, linewidth=0.4, zorder=3,
+                edgecolor=INK, linewidth=0.4, zorder=3, clip_on=False,
             )  # fmt: skip
             axes.set_title(f"{name}: off by {bins.error[index]:.3f}", fontsize=8, fontweight="normal")
             axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")

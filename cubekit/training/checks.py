@@ -21,20 +21,23 @@ VERBS: Mapping[Task, str] = {
 }
 
 
-def observed(samples: Samples) -> Samples:
+def observed(samples: Samples, *, any_band: bool = False) -> Samples:
     """Leave out the samples that lack a whole band: filling it would invent it.
 
     Parameters
     ----------
     samples : Samples
         Labelled series.
+    any_band : bool, optional
+        Whether a value in any band will do, for networks that are told what was observed.
 
     Returns
     -------
     Samples
         Those with at least one date observed in every band.
     """
-    usable = np.all(np.any(samples.valid(), axis=1), axis=1)
+    enough = np.any if any_band else np.all
+    usable = enough(np.any(samples.valid(), axis=1), axis=1)
     return samples if usable.all() else samples.take(np.flatnonzero(usable))
 
 

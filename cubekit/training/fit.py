@@ -55,6 +55,7 @@ from cubekit.training.setup import (
     fusion_recipe,
     predictor_of,
     start_from,
+    takes_gaps,
     task_of,
     trainer_task,
 )
@@ -254,7 +255,8 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         settings["pretrain"] = max(1, round(PRETRAINED_SHARE * epochs)) if pretrain is None else pretrain
     check_settings(settings, task=task, with_valid=valid is not None)
     folder = None if out is None else model_folder(out)
-    parts = _usable(train, valid, task, batch=batch)
+    told = task == "fractions" and takes_gaps(network)
+    parts = _usable(train, valid, task, batch=batch, gaps=told)
     source = model_to_go_on_from(weights, facts)
     if source is not None:
         normalise = source.card.normalisation if normalise == "auto" else normalise
@@ -356,9 +358,11 @@ def _refuse_task(task: object) -> Task:
     raise AssertionError  # check_option has raised
 
 
-def _usable(train: Data, valid: Data | None, task: Task, *, batch: int) -> tuple[Data, Data | None]:
-    """Leave out series without a band, and refuse samples that cannot train."""
-    parts = [observed(part) if isinstance(part, Samples) else part for part in (train, valid)]
+def _usable(
+    train: Data, valid: Data | None, task: Task, *, batch: int, gaps: bool = False
+) -> tuple[Data, Data | None]:
+    """Leave out series without a band (or, with `gaps`, without any value), refuse what cannot train."""
+    parts = [observed(part, any_band=gaps) if isinstance(part, Samples) else part for part in (train, valid)]
     for what, part in zip(("training", "validation"), parts, strict=True):
         if part is not None:
             check_values(what, part, task)

@@ -1,5 +1,6 @@
 """From a network and its samples to the task that trains it, and to the predictor that uses it."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -104,6 +105,23 @@ def build_network(
         )
     merged = {key: value for key, value in told.items() if key in info.arguments} | dict(arguments)
     return create(network, **merged), network, merged
+
+
+def takes_gaps(network: str | nn.Module) -> bool:
+    """Tell whether a network is told which values were observed.
+
+    Parameters
+    ----------
+    network : str or torch.nn.Module
+        Registered name, or a module.
+
+    Returns
+    -------
+    bool
+        Whether its ``forward`` takes ``mask``.
+    """
+    kind = describe(network).network if isinstance(network, str) else network
+    return "mask" in inspect.signature(kind.forward).parameters
 
 
 def fusion_recipe(name: str) -> FusionRecipe:
