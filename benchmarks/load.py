@@ -39,7 +39,7 @@ def cubekit(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -
     options: dict[str, Any] = {"bands": job.bands, "resampling": job.resampling}
     options["chunks"] = {"time": 1, "y": CHUNK, "x": CHUNK}
     items = inputs.items(count, base)
-    return lambda: np.asarray(ck.open_cube(items, grid, **options)["data"])
+    return lambda: ck.load(ck.open_cube(items, grid, **options))["data"].values
 
 
 def odc_dask(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -> Callable[[], Array]:
