@@ -2,6 +2,7 @@
 
 import copy
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,13 +49,15 @@ class SeriesConvolution(nn.Module):
         Whose weights are taken; zeros as padding.
     """
 
+    weight: Tensor
+
     def __init__(self, convolution: nn.Conv1d) -> None:
         super().__init__()
         weight = convolution.weight.detach().unsqueeze(2).contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", weight)
         self.bias = convolution.bias
         self.stride, self.dilation = (1, *convolution.stride), (1, *convolution.dilation)
-        self.padding: str | tuple[int, int] = (
+        self.padding: Any = (
             convolution.padding if isinstance(convolution.padding, str) else (0, *convolution.padding)
         )
         self.groups = convolution.groups
