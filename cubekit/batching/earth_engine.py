@@ -117,8 +117,16 @@ def load_pixel_months(
 
     Parameters
     ----------
-    path, date, bands, months, scale
-        As for :func:`read_pixel_months`.
+    path : path
+        CSV or Parquet.
+    date : str, optional
+        Column of the date.
+    bands : sequence of str, optional
+        Features wanted.
+    months : tuple, optional
+        First and last month.
+    scale : float, optional
+        Factor that makes reflectance of the bands.
     other : sequence of str, optional
         Further columns that must be there; the first must not change within a series.
 
@@ -161,8 +169,16 @@ def months_of(
         From :func:`cubekit.batching.tables.read_table`.
     name : str
         Of its file, for messages.
-    date, bands, months, scale, other
-        As for :func:`load_pixel_months`.
+    date : str, optional
+        Column of the date.
+    bands : sequence of str, optional
+        Features wanted.
+    months : tuple, optional
+        First and last month.
+    scale : float, optional
+        Factor that makes reflectance of the bands.
+    other : sequence of str, optional
+        Further columns that must be there; the first must not change within a series.
 
     Returns
     -------

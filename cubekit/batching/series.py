@@ -136,12 +136,30 @@ def load_series(  # noqa: PLR0913  (as read_series)
 
     Parameters
     ----------
-    path, date, bands, id, encoding, steps, months, missing, columns, dates
-        As for :func:`read_series`.
+    path : path
+        Parquet or CSV, as for :func:`read_series`; so are the other parameters that it has too.
+    date : str, optional
+        Column of the date.
+    bands : sequence of str, optional
+        Columns of the bands.
+    id : str or None, optional
+        Column that tells series apart.
     other : sequence of str, optional
         Further columns that must be there, and are no bands.
     constant : sequence of str, optional
         Columns that must not change within a series.
+    encoding : Encoding, optional
+        How the numbers are coded.
+    steps : {"equal", "common", "months"}, optional
+        How series are put beside each other.
+    months : tuple, optional
+        First and last month.
+    missing : sequence of float, optional
+        Numbers that mean "no data".
+    columns : str, optional
+        For wide tables: names of the band columns.
+    dates : sequence, optional
+        For wide tables: the date of each step.
 
     Returns
     -------

@@ -144,7 +144,15 @@ def write_sample_archive(
 
 
 def write_index(root: Path, items: tuple[dict[str, Any], ...]) -> None:
-    """Write the collection, and last the items: an archive with items is whole."""
+    """Write the collection, and last the items: an archive with items is whole.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Folder of the archive.
+    items : tuple of dict
+        Its items, in order of time.
+    """
     _write_json(root / "collection.json", build_collection(items))
     _write_json(root / "items.json", {"type": "FeatureCollection", "features": list(items)})
 
@@ -152,7 +160,24 @@ def write_index(root: Path, items: tuple[dict[str, Any], ...]) -> None:
 def write_scenes(
     root: Path, year: Year, size: int, *, progress: bool | None = None
 ) -> tuple[dict[str, Any], ...]:
-    """Write all scenes, a date at a time in each thread, and return their items in order of time."""
+    """Write all scenes, a date at a time in each thread.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Folder of the archive.
+    year : Year
+        What was seen.
+    size : int
+        Pixels a side of each tile.
+    progress : bool, optional
+        Whether to draw a bar.
+
+    Returns
+    -------
+    tuple of dict
+        Items in order of time.
+    """
     places = tiles(size)
     total = len(year.passes) * len(places)
     items: list[dict[str, Any]] = []
@@ -189,7 +214,21 @@ def write_cog(
     column: int = 0,
     colours: Mapping[int, tuple[int, int, int]] | None = None,
 ) -> None:
-    """Write one band as COG; 0 is nodata, and class codes (8 bit) are not averaged in overviews."""
+    """Write one band as COG; 0 is nodata, and class codes (8 bit) are not averaged in overviews.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Overwritten where it exists.
+    array : numpy.ndarray
+        (y, x) integers.
+    resolution : int
+        Metres a pixel.
+    column : int, optional
+        First column, in 10 m pixels of the whole area.
+    colours : mapping, optional
+        Code to red, green, blue.
+    """
     import rasterio
 
     with rasterio.open(
@@ -222,7 +261,18 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """Read ``"#rrggbb"``."""
+    """Read ``"#rrggbb"``.
+
+    Parameters
+    ----------
+    colour : str
+        Six hexadecimal digits behind a hash.
+
+    Returns
+    -------
+    tuple of int
+        Red, green, blue, 0 to 255.
+    """
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 

@@ -154,7 +154,20 @@ def _uneven(position: FloatArray, phase: FloatArray) -> FloatArray:
 
 
 def stands(rng: np.random.Generator, shape: tuple[int, int]) -> IntArray:
-    """Cut the land into forest stands with soft, irregular borders."""
+    """Cut the land into forest stands with soft, irregular borders.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of chance.
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    numpy.ndarray
+        (y, x) number of the stand.
+    """
     y, x = np.indices(shape, dtype=np.float64)
     bend = 4 * fractal(rng, shape, longest=40, slope=1.6)
     return _nearest(_seeds(rng, shape, STAND_AREA), y + bend, x - bend)
@@ -167,12 +180,34 @@ def _forest(rng: np.random.Generator, field: IntArray, relief: FloatArray) -> Bo
 
 
 def renumber(ids: IntArray) -> IntArray:
-    """Renumber from 0 without gaps."""
+    """Renumber from 0 without gaps.
+
+    Parameters
+    ----------
+    ids : numpy.ndarray
+        Any numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32, same shape.
+    """
     return np.unique(ids, return_inverse=True)[1].reshape(ids.shape).astype(np.int32)
 
 
 def without_slivers(parcel: IntArray) -> IntArray:
-    """Give pieces that are too small to work to the nearest larger one; parcels in two places become two."""
+    """Give pieces that are too small to work to the nearest larger one; parcels in two places become two.
+
+    Parameters
+    ----------
+    parcel : numpy.ndarray
+        (y, x) number of the parcel.
+
+    Returns
+    -------
+    numpy.ndarray
+        (y, x) number of the piece.
+    """
     from scipy.ndimage import distance_transform_edt
 
     pieces = _connected(parcel)

@@ -124,7 +124,22 @@ def _logistic(x: FloatArray) -> FloatArray:
 
 
 def timing(rng: np.random.Generator, n: int, spread: float) -> FloatArray:
-    """Days by which parcels run late; two standard deviations at most."""
+    """Draw the days by which parcels run late; two standard deviations at most.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of chance.
+    n : int
+        Number of parcels.
+    spread : float
+        Standard deviation in days.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) days.
+    """
     return spread * np.clip(rng.standard_normal(n), -2, 2)
 
 
@@ -134,12 +149,36 @@ def _chance(rng: np.random.Generator, n: int, share: float) -> BoolArray:
 
 
 def windows(*windows: Window) -> list[Window]:
-    """Collect windows; parcels share plain numbers."""
+    """Collect windows; parcels share plain numbers.
+
+    Parameters
+    ----------
+    *windows : Window
+        Each of arrays (n,) or numbers.
+
+    Returns
+    -------
+    list of Window
+        The same.
+    """
     return list(windows)
 
 
 def broadleaf(rng: np.random.Generator, n: int) -> Year:
-    """Beech and oak with some spruce among them: leaves from the end of April, colour in October."""
+    """Draw beech and oak with some spruce among them: leaves from the end of April, colour in October.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of chance.
+    n : int
+        Number of parcels.
+
+    Returns
+    -------
+    tuple
+        Windows of leaves, needles and straw.
+    """
     spring, autumn = 120 + timing(rng, n, 7), 288 + timing(rng, n, 8)
     share = mixture(rng, n)
     leaf = windows(
@@ -152,7 +191,20 @@ def broadleaf(rng: np.random.Generator, n: int) -> Year:
 
 
 def conifer(rng: np.random.Generator, n: int) -> Year:
-    """Spruce and pine, evergreen, shoots in May; most stands hold some broadleaf trees."""
+    """Draw spruce and pine, evergreen, shoots in May; most stands hold some broadleaf trees.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of chance.
+    n : int
+        Number of parcels.
+
+    Returns
+    -------
+    tuple
+        Windows of leaves, needles and straw.
+    """
     share = mixture(rng, n)
     needle = windows(
         ((1 - share) * np.clip(rng.normal(3.6, 0.6, n), 2, 5), BEFORE, 1, AFTER, 1),
@@ -166,7 +218,20 @@ def conifer(rng: np.random.Generator, n: int) -> Year:
 
 
 def mixture(rng: np.random.Generator, n: int) -> FloatArray:
-    """Share of the other kind of tree: stands are named after the majority."""
+    """Draw the share of the other kind of tree: stands are named after the majority.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of chance.
+    n : int
+        Number of parcels.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) below 0.48.
+    """
     return np.asarray(0.48 * rng.beta(1, 1.6, n))
 
 
