@@ -14,12 +14,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cubekit.batching.abundance import read_abundance
     from cubekit.batching.augment import Augmentation
-    from cubekit.batching.earth_engine import read_pixel_months
     from cubekit.batching.balance import split_balanced
+    from cubekit.batching.earth_engine import read_pixel_months
     from cubekit.batching.folds import folds
-    from cubekit.batching.normalise_fit import fit_normalisation
     from cubekit.batching.fusion_set import open_fusion_set
     from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.normalise_fit import fit_normalisation
     from cubekit.batching.pair_splits import split_pairs
     from cubekit.batching.pairs import open_pairs
     from cubekit.batching.patches import PatchPlan
@@ -188,19 +188,19 @@ __all__ = [
     "open_cube",
     "open_fusion_set",
     "open_items",
-    "open_yearly",
     "open_pairs",
+    "open_yearly",
     "plan",
     "plan_prediction",
     "plan_rechunk",
     "plan_split",
     "point_series",
     "predict",
-    "predict_table",
     "predict_baseline",
+    "predict_table",
     "quicklook",
-    "read_pixel_months",
     "read_abundance",
+    "read_pixel_months",
     "read_series",
     "read_status",
     "read_tiles",
@@ -210,9 +210,9 @@ __all__ = [
     "search",
     "smooth",
     "split",
-    "split_years",
-    "split_pairs",
     "split_balanced",
+    "split_pairs",
+    "split_years",
     "time_strip",
     "valid_share",
     "vegetation_index",
