@@ -120,8 +120,9 @@ def on_processes(count: int) -> Case:
     """Return a case that builds the composite on a local cluster of processes with one thread each."""
 
     def case(inputs: Inputs, clock: Clock) -> Facts:
-        import cubekit as ck
         from distributed import Client, LocalCluster
+
+        import cubekit as ck
 
         items, grid = inputs.items(SCENES, dense=True), inputs.grid()
 

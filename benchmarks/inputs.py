@@ -70,7 +70,9 @@ class Inputs:
         from cubekit.testing.archive import write_sample_archive
 
         folder = self.folder / "archive"
-        write_sample_archive(folder, size=size, dates=SCENES + 1, progress=False)  # the first is of an old baseline
+        write_sample_archive(
+            folder, size=size, dates=SCENES + 1, progress=False
+        )  # the first is of an old baseline
         for path in folder.iterdir():
             if path.is_dir() and _TILE not in path.name:
                 shutil.rmtree(path)
@@ -109,7 +111,7 @@ class Inputs:
     def records(
         self, count: int | None = None, base: str | None = None, *, dense: bool = False
     ) -> list[dict[str, Any]]:
-        """Return items of one tile as STAC says them, dated a week apart if dense; none of an old baseline."""
+        """Return items of one tile as STAC says them, a week apart if dense; none of an old baseline."""
         found = _of_one_tile(self.folder / "archive" / "items.json", base or self.folder / "archive")
         wanted = [item for item in found if item["properties"]["s2:processing_baseline"] >= "04"][:count]
         for number, item in enumerate(wanted if dense else []):
@@ -150,7 +152,9 @@ class Inputs:
         (x, y), *_ = here.extent.to_crs("EPSG:3035").centroid.coords
         half = here.shape.x * 5
         left, bottom = round(x, -1) - half, round(y, -1) - half
-        return GeoBox.from_bbox((left, bottom, left + 2 * half, bottom + 2 * half), "EPSG:3035", resolution=10)
+        return GeoBox.from_bbox(
+            (left, bottom, left + 2 * half, bottom + 2 * half), "EPSG:3035", resolution=10
+        )
 
     def store(self) -> "xr.Dataset":
         """Return the store, lazy: all dates, ten bands, in the layout for series."""
@@ -204,7 +208,15 @@ def _with_large_tiles(path: Path) -> None:
     codes = "SCL" in path.name
     options = {"compress": "deflate", "level": 6, "predictor": "standard", "num_threads": 1}
     averaging = "nearest" if codes else "average"
-    copy(path, made, driver="COG", blocksize=_BLOCK, overviews="ignore_existing", overview_resampling=averaging, **options)
+    copy(
+        path,
+        made,
+        driver="COG",
+        blocksize=_BLOCK,
+        overviews="ignore_existing",
+        overview_resampling=averaging,
+        **options,
+    )
     made.replace(path)
 
 

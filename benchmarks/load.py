@@ -96,7 +96,11 @@ def rioxarray(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any)
     def band(href: str) -> Any:
         with rio.open_rasterio(href) as layer:
             plain = layer.squeeze("band", drop=True)
-            if (layer.rio.crs, layer.rio.transform(), plain.shape) == (grid.crs, grid.transform, grid.shape.yx):
+            if (layer.rio.crs, layer.rio.transform(), plain.shape) == (
+                grid.crs,
+                grid.transform,
+                grid.shape.yx,
+            ):
                 return plain.to_numpy()
             how = Resampling[job.resampling]
             return plain.rio.reproject(

@@ -69,7 +69,12 @@ def _whole(layout: str) -> Case:
 def _rates(clock: Clock, count: int, values: int) -> Facts:
     cpu, wall = clock.facts["cpu"], clock.facts["wall"]
     # that patches are bit for bit the same is tested in tests/batching; here all must weigh the same
-    return {"check": float(values), "patches_per_s": count / wall, "cpu_ms": cpu / count * 1e3, "ms": wall / count * 1e3}
+    return {
+        "check": float(values),
+        "patches_per_s": count / wall,
+        "cpu_ms": cpu / count * 1e3,
+        "ms": wall / count * 1e3,
+    }
 
 
 def spread(inputs: Inputs, clock: Clock) -> Facts:
@@ -98,8 +103,15 @@ def _row(layout: str, less: float, faster: float) -> Row:
     peers = ("xbatcher", "xbatcher on dask")
     bars = [
         Bar(text="over best peer, a patch (issue 12)", measure="ms", against=peers, at_least=faster),
-        Bar(text="less CPU than best peer, a patch (issue 5)", measure="cpu_ms", against=peers, at_least=less),
-        Bar(text="of a sequential read (issues 5 and 12)", measure="ms", against=("zarr, whole",), at_least=0.8),
+        Bar(
+            text="less CPU than best peer, a patch (issue 5)", measure="cpu_ms", against=peers, at_least=less
+        ),
+        Bar(
+            text="of a sequential read (issues 5 and 12)",
+            measure="ms",
+            against=("zarr, whole",),
+            at_least=0.8,
+        ),
     ]
     return Row(
         title=f"Shuffled patches of {PATCH} px, chunks: {_NAMES[layout]} (ms: of one patch)",

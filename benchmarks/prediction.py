@@ -136,7 +136,7 @@ def _on_blocks(job: Job, inputs: Inputs) -> Callable[[int, Path], None]:
 
 
 def _preparation(inputs: Inputs, job: Job) -> tuple[Callable[[Any], Any], Any]:
-    """Return the preprocessing of the model, gaps filled and normalised, and its network in evaluation mode."""
+    """Return what fills gaps and normalises, and the network in evaluation mode."""
     from cubekit.tasks.series import SeriesInput
 
     model = inputs.model(job.name)
@@ -160,13 +160,16 @@ def bare(job: Job) -> Case:
         run(warm=True)
         with clock:
             pixels = run()
-        return {"kpx_per_cpu_s": pixels / clock.facts["cpu"] / 1e3, "kpx_per_s": pixels / clock.facts["wall"] / 1e3}
+        return {
+            "kpx_per_cpu_s": pixels / clock.facts["cpu"] / 1e3,
+            "kpx_per_s": pixels / clock.facts["wall"] / 1e3,
+        }
 
     return case
 
 
 def _series_in_memory(network: Any, x: Any) -> Callable[..., int]:
-    """Batches of series, one thread of torch in each of two workers."""
+    """Take batches of series, one thread of torch in each of two workers."""
     import torch
 
     fused = _series_fused(network)
@@ -215,7 +218,7 @@ def _series_fused(network: Any) -> Callable[[Any], Any]:
 
 
 def _image_in_memory(network: Any, x: Any) -> Callable[..., int]:
-    """The whole image at once, all threads of torch: no margins are computed twice."""
+    """Take the whole image at once, with all threads of torch: no margins are computed twice."""
     import torch
 
     from cubekit.nn.fold import fold_norms
@@ -257,7 +260,9 @@ def _row(job: Job, *bars: Bar) -> Row:
 
 
 def _of_limit(share: float) -> Bar:
-    return Bar(text="of the fused forward pass in RAM (issue 12)", against=("fused forward in RAM",), at_least=share)
+    return Bar(
+        text="of the fused forward pass in RAM (issue 12)", against=("fused forward in RAM",), at_least=share
+    )
 
 
 _USUAL = Bar(text="over dask as usually written (issue 12)", against=("dask map_overlap",), at_least=2)

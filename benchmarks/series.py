@@ -166,9 +166,7 @@ ROWS = {
                 against=("xbatcher tiles", "xbatcher stacked"),
                 at_least=4,
             ),
-            Bar(
-                text="of a sequential read (issue 12)", measure="us", against=("zarr, whole",), at_least=0.7
-            ),
+            Bar(text="of a sequential read (issue 12)", measure="us", against=("zarr, whole",), at_least=0.7),
             Bar(text="1,000 series per core-second (issue 5)", measure="kpx_per_cpu_s", at_least=200),
         ),
         shown=("kpx_per_s", "kpx_per_cpu_s"),

@@ -1,4 +1,4 @@
-"""Write, read and verify a store beside other libraries and the bare loop: the same chunks, the same codec."""
+"""Write, read and verify a store beside other libraries and the bare loop: same chunks, same codec."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -28,7 +28,9 @@ def from_cubekit(inputs: Inputs) -> Iterator[tuple[Any, Any]]:
     from cubekit.batching.torch import batches
 
     cube = ck.open(inputs.layout("128"))
-    stream = batches(cube, PatchPlan(cube, PATCH, edge="drop"), batch=BATCH, shuffle=True, labels=_labels(inputs))
+    stream = batches(
+        cube, PatchPlan(cube, PATCH, edge="drop"), batch=BATCH, shuffle=True, labels=_labels(inputs)
+    )
     for batch in stream:
         yield batch["x"].nan_to_num(0.0), batch["y"]
 
@@ -81,7 +83,10 @@ def _case(feed: Any) -> Case:
                 x, y = next(batches)
                 waited += time.perf_counter() - begin
                 _step(network, optimiser, x, y)
-        return {"wait_percent": 100 * waited / clock.facts["wall"], "step_ms": clock.facts["wall"] / STEPS * 1e3}
+        return {
+            "wait_percent": 100 * waited / clock.facts["wall"],
+            "step_ms": clock.facts["wall"] / STEPS * 1e3,
+        }
 
     return case
 
@@ -97,8 +102,14 @@ def _step(network: Any, optimiser: Any, x: Any, y: Any) -> None:
 ROWS = {
     "train-step": Row(
         title=f"{STEPS} training steps of a U-Net, {BATCH} patches of {PATCH} px with 24 dates and 10 bands",
-        cases={"cubekit": _case(from_cubekit), "xbatcher": _case(from_xbatcher), "from memory": _case(from_memory)},
-        bars=(Bar(text="per cent of a step that waits for data (issue 12)", measure="wait_percent", at_most=5),),
+        cases={
+            "cubekit": _case(from_cubekit),
+            "xbatcher": _case(from_xbatcher),
+            "from memory": _case(from_memory),
+        },
+        bars=(
+            Bar(text="per cent of a step that waits for data (issue 12)", measure="wait_percent", at_most=5),
+        ),
         shown=("wait_percent", "step_ms"),
     )
 }
