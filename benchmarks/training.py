@@ -31,8 +31,9 @@ def from_cubekit(inputs: Inputs) -> Iterator[tuple[Any, Any]]:
     stream = batches(
         cube, PatchPlan(cube, PATCH, edge="drop"), batch=BATCH, shuffle=True, labels=_labels(inputs)
     )
-    for batch in stream:
-        yield batch["x"].nan_to_num(0.0), batch["y"]
+    while True:  # epoch after epoch
+        for batch in stream:
+            yield batch["x"].nan_to_num(0.0), batch["y"]
 
 
 def from_xbatcher(inputs: Inputs) -> Iterator[tuple[Any, Any]]:
@@ -49,8 +50,9 @@ def from_xbatcher(inputs: Inputs) -> Iterator[tuple[Any, Any]]:
     loader = torch.utils.data.DataLoader(
         patches, batch_size=BATCH, sampler=chosen, num_workers=1, multiprocessing_context="forkserver"
     )
-    for x in loader:
-        yield x.float() * 1e-4 - 0.1, torch.zeros((len(x), PATCH, PATCH), dtype=torch.int64)
+    while True:
+        for x in loader:
+            yield x.float() * 1e-4 - 0.1, torch.zeros((len(x), PATCH, PATCH), dtype=torch.int64)
 
 
 def from_memory(inputs: Inputs) -> Iterator[tuple[Any, Any]]:
