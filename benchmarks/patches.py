@@ -77,26 +77,29 @@ def _rates(clock: Clock, count: int, values: int) -> Facts:
     }
 
 
-def spread(inputs: Inputs, clock: Clock) -> Facts:
-    """Count the shuffle's design effect for a whole Sentinel-2 tile: the order alone, nothing is read."""
-    import dask.array as da
-    import xarray as xr
+def _spread(chunk: int) -> Case:
+    def case(inputs: Inputs, clock: Clock) -> Facts:
+        """Count the shuffle's design effect for a whole Sentinel-2 tile: the order alone, nothing is read."""
+        import dask.array as da
+        import xarray as xr
 
-    from cubekit.batching.patches import PatchPlan
-    from cubekit.batching.torch import batches
+        from cubekit.batching.patches import PatchPlan
+        from cubekit.batching.torch import batches
 
-    store = inputs.store()
-    side, shape = 10240, (*store["data"].shape[:2], 10240, 10240)
-    dims, chunks = ("time", "band", "y", "x"), (*store["data"].shape[:2], 256, 256)
-    lazy = da.zeros(shape, chunks=chunks, dtype="uint16")  # type: ignore[no-untyped-call]
-    x0, y0 = (float(store[axis][0]) for axis in ("x", "y"))
-    places = {"x": x0 + 10.0 * np.arange(side), "y": y0 - 10.0 * np.arange(side)}
-    coords = {name: store[name] for name in ("time", "band", "spatial_ref")} | places
-    cube = xr.Dataset({"data": xr.DataArray(lazy, coords, dims, attrs=store["data"].attrs)})
-    with clock:
-        stream = batches(cube, PatchPlan(cube, PATCH), batch=BATCH, shuffle=True)
-        found = stream.stream.spread()
-    return {"design_effect": found}
+        store = inputs.store()
+        side, lead = 10240, store["data"].shape[:2]
+        lazy = da.zeros((*lead, side, side), chunks=(*lead, chunk, chunk), dtype="uint16")  # type: ignore[no-untyped-call]
+        x0, y0 = (float(store[axis][0]) for axis in ("x", "y"))
+        places = {"x": x0 + 10.0 * np.arange(side), "y": y0 - 10.0 * np.arange(side)}
+        coords = {name: store[name] for name in ("time", "band", "spatial_ref")} | places
+        data = xr.DataArray(lazy, coords, ("time", "band", "y", "x"), attrs=store["data"].attrs)
+        cube = xr.Dataset({"data": data})
+        with clock:
+            stream = batches(cube, PatchPlan(cube, PATCH), batch=BATCH, shuffle=True)
+            found = stream.stream.spread()
+        return {"design_effect": found}
+
+    return case
 
 
 def _row(layout: str, less: float, faster: float) -> Row:
@@ -132,9 +135,17 @@ _NAMES = {"256": "24 x 10 x 256", "128": "24 x 10 x 128", "scene": "one scene"}
 _WANTED = {"256": (8, 8), "128": (3, 4), "scene": (50, 50)}
 ROWS = {f"patches-{layout}": _row(layout, *_WANTED[layout]) for layout in LAYOUTS} | {
     "patches-spread": Row(
-        title="Order of the patches of a Sentinel-2 tile, batches of 32, default buffer",
-        cases={"cubekit": spread},
-        bars=(Bar(text="design effect (issue 5)", measure="design_effect", at_most=1.5),),
+        title=f"Order of the patches of a Sentinel-2 tile, batches of {BATCH}, default buffer",
+        cases={"cubekit": _spread(128), "cubekit, chunks of 256": _spread(256)},
+        bars=tuple(
+            Bar(
+                text=f"design effect, chunks of {side} (issue 5)",
+                measure="design_effect",
+                case=case,
+                at_most=1.5,
+            )
+            for side, case in ((128, "cubekit"), (256, "cubekit, chunks of 256"))
+        ),
         shown=("design_effect",),
     )
 }

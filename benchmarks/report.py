@@ -156,7 +156,7 @@ def draw(rows: Rows, path: Path) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set(
         xscale="log",
-        xlabel="time over cubekit's, 1 is cubekit; green: slower than cubekit, red: faster, grey: less work, the limit",
+        xlabel="time over cubekit's (green: a slower peer, red: a faster one, grey: a limit)",
     )
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
