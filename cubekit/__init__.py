@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cubekit.batching.earth_engine import read_pixel_months
     from cubekit.batching.folds import folds
     from cubekit.batching.fusion_set import open_fusion_set
-    from cubekit.batching.normalise import fit_normalisation
     from cubekit.batching.normalise_fit import fit_normalisation
     from cubekit.batching.pair_splits import split_pairs
     from cubekit.batching.pairs import open_pairs
@@ -82,13 +81,11 @@ _load, _, _ = lazy_loader.attach(
     submod_attrs={
         "batching.normalise_fit": ["fit_normalisation"],
         "batching.fusion_set": ["open_fusion_set"],
-        "batching.normalise": ["fit_normalisation"],
         "batching.pair_splits": ["split_pairs"],
         "batching.pairs": ["open_pairs"],
         "batching.augment": ["Augmentation"],
         "batching.earth_engine": ["read_pixel_months"],
         "batching.abundance": ["read_abundance"],
-        "batching.augment": ["Augmentation"],
         "batching.balance": ["split_balanced"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
@@ -127,7 +124,6 @@ _load, _, _ = lazy_loader.attach(
         "pipeline.runner": ["compare_pipeline", "run"],
         "prediction.predict": ["plan_prediction", "predict"],
         "prediction.rollout": ["forecast"],
-        "pipeline.runner": ["compare_pipeline", "run"],
         "prediction.merge": ["merge_maps"],
         "prediction.attention": ["date_attention"],
         "prediction.smooth": ["smooth"],
