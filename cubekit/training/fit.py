@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -343,13 +344,19 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     )
     model = Model(best, card)
+    if folder is not None:
+        _save(model, folder, split)
+    return model
+
+
+def _save(model: Model, folder: Path, split: Split | None) -> None:
+    """Save the model and the split; the first of several processes does."""
     first: Any = rank_zero_only
-    if folder is not None and first.rank == 0:
+    if first.rank == 0:
         model.save(folder)
         if split is not None:
             split.save(folder / SPLIT)
         forget(folder)
-    return model
 
 
 def _refuse_task(task: object) -> Task:
