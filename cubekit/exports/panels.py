@@ -8,7 +8,7 @@ import xarray as xr
 
 from cubekit.cube.contract import geobox_of
 from cubekit.errors import ExportError
-from cubekit.exports.maps import coloured, thin
+from cubekit.exports.maps import coloured, thinned
 from cubekit.exports.style import FAINT, new_figure, styled
 from cubekit.exports.variable import NODATA, class_bytes, classes_of
 from cubekit.labels import ClassTable
@@ -64,7 +64,7 @@ def panels_figure(
         for number, (name, data) in enumerate(maps.items(), 1):
             axes = figure.add_subplot(down, across, number)
             own = classes_of(data) or table
-            few = _recoded(thin(class_bytes(data)).compute().to_numpy(), own, table)
+            few = _recoded(thinned(class_bytes(data)).compute().to_numpy(), own, table)
             if geobox_of(data).resolution.y > 0:  # rows from south to north
                 few = few[::-1]
             axes.imshow(coloured(few, table), interpolation="nearest")

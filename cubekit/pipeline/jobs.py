@@ -63,6 +63,18 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "cubekit.pipeline.classify.job:run_classify",
             "cubekit.pipeline.classify.contest:compare_classify",
         ),
+        "fuse": Job(
+            "cubekit.pipeline.fuse.spec:FusePipeline",
+            "cubekit.pipeline.fuse.job:run_fuse",
+            "cubekit.pipeline.fuse.job:compare_fusion",
+        ),
+        "forecast": Job(
+            "cubekit.pipeline.forecast.spec:ForecastPipeline", "cubekit.pipeline.forecast.job:run_forecast"
+        ),
+        "fractions": Job(
+            "cubekit.pipeline.fractions.spec:FractionsPipeline",
+            "cubekit.pipeline.fractions.job:run_fractions",
+        ),
     }
 )
 """Task to where its words and steps are."""
