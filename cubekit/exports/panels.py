@@ -97,7 +97,7 @@ def _check(maps: Mapping[str, xr.DataArray]) -> None:
 def _common(maps: Mapping[str, xr.DataArray]) -> ClassTable:
     """Return the classes of all maps by name, with the colours and order of the last map that has them."""
     colours: dict[str, str] = {}
-    for each in reversed(maps.values()):
+    for each in reversed(list(maps.values())):
         table = classes_of(each) or ClassTable.of([])
         for name, colour in zip(table.names, table.colours, strict=True):
             colours.setdefault(name, colour)
