@@ -179,6 +179,7 @@ def test_scenes_become_maps_of_shares_and_gaps_stay(mapped: RunResult, sample_ar
         assert file.count == len(sample_archive.classes)
     with rasterio.open(mapped.files["classes"]) as file:
         best = file.read(1)
-    assert (best[known] == shares.argmax(axis=0)[known]).mean() > 0.98  # but for ties after rounding
+    chosen = np.take_along_axis(shares, np.where(known, best, 0)[None].astype(int), axis=0)[0]
+    assert (chosen[known] >= shares.max(axis=0)[known] - 1).all()  # the greatest, but for rounding to steps
     assert {"picture", "report", "comparison", "model"} <= set(mapped.files)
     assert ck.load_model(mapped.files["model"]).ancillary == ("longitude", "latitude")
