@@ -1,1 +1,1 @@
-"""Studies on real data: one script a system, over the public functions."""
+"""Accuracies of the five systems on real data: one script a system, over the public functions."""

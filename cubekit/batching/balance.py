@@ -8,11 +8,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from cubekit.batching.assign import PARTS, TEST, TRAIN
+from cubekit.batching.places import places_of
 from cubekit.batching.samples import Samples
 from cubekit.batching.units import (
     DROPPED,
     check_positions,
-    class_weights,
     counts_by_unit,
     keep_apart,
     units_of,
@@ -141,9 +141,10 @@ def split_balanced(
         raise OptionError(
             f"block={block!r} and tolerance={tolerance!r} must be above 0, buffer={buffer!r} not below it."
         )
-    check_positions(samples, by="blocks", buffer=buffer)
-    unit = units_of(samples, "blocks", block, whole_groups=False)
-    weights = class_weights(samples)
+    places = places_of(samples)
+    check_positions(places, by="blocks", buffer=buffer)
+    unit = units_of(places, "blocks", block, whole_groups=False)
+    weights = places.weights
     counts = np.column_stack([counts_by_unit(weights, unit), np.bincount(unit)])
     if len(counts) < len(PARTS):
         raise SplitError(
@@ -165,7 +166,7 @@ def split_balanced(
         test=test,
         block=block,
         blocks=len(counts),
-        means=np.stack([class_weights(each).mean(axis=0) for each in chosen]),
+        means=np.stack([places_of(each).weights.mean(axis=0) for each in chosen]),
         spread=spread,
         distance=_distance(samples.position, part),
         dropped=int((part == DROPPED).sum()),

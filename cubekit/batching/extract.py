@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from cubekit.batching.decode import valid_values
 from cubekit.batching.plan import ChunkPlan
-from cubekit.batching.position import metric_positions
+from cubekit.batching.position import crs_name, metric_positions, world_positions
 from cubekit.batching.samples import Samples
 from cubekit.batching.source import Reader
 from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, geobox_of, layers_of, to_physical
@@ -94,7 +94,7 @@ def extract(
             stacklevel=2,
         )
         stored, rows, columns, layers = (each[observed] for each in (stored, rows, columns, layers))
-    position, crs = metric_positions(*_world(grid, columns + 0.5, rows + 0.5), _name(grid))
+    position, crs = metric_positions(*world_positions(grid, columns + 0.5, rows + 0.5), crs_name(grid))
     return Samples(
         x=stored,
         y=_targets(labels, rows, columns),
@@ -134,25 +134,14 @@ def _check_grid(labels: xr.Dataset, grid: GeoBox) -> None:
     other = geobox_of(labels)
     if other.shape == grid.shape and other.crs == grid.crs:
         columns, rows = (np.array([0.0, size]) for size in grid.shape.xy)
-        shift = np.subtract(_world(grid, columns, rows), _world(other, columns, rows))
+        shift = np.subtract(world_positions(grid, columns, rows), world_positions(other, columns, rows))
         if np.abs(shift).max() <= _TOLERANCE * abs(grid.resolution.x):
             return
     raise LabelError(
         f"The labels lie on another grid than the cube: {other.shape.y} x {other.shape.x} pixels in "
-        f"{_name(other)} against {grid.shape.y} x {grid.shape.x} in {_name(grid)}. Use load_labels(source, "
-        "cube)."
+        f"{crs_name(other)} against {grid.shape.y} x {grid.shape.x} in {crs_name(grid)}. "
+        "Use load_labels(source, cube)."
     )
-
-
-def _world(grid: GeoBox, columns: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Turn pixel coordinates into those of the grid's CRS."""
-    to = grid.transform
-    return to.a * columns + to.b * rows + to.c, to.d * columns + to.e * rows + to.f
-
-
-def _name(grid: GeoBox) -> str:
-    """Return the EPSG code of a grid's CRS, else its WKT."""
-    return f"EPSG:{grid.crs.epsg}" if grid.crs is not None and grid.crs.epsg else str(grid.crs)
 
 
 def _pixel_size(grid: GeoBox) -> float:
@@ -162,7 +151,7 @@ def _pixel_size(grid: GeoBox) -> float:
     crs = grid.crs
     if crs is None or not crs.geographic:
         return side if crs is None else side * float(crs.proj.axis_info[0].unit_conversion_factor)
-    _, latitude = _world(grid, *(np.array([size / 2]) for size in grid.shape.xy))
+    _, latitude = world_positions(grid, *(np.array([size / 2]) for size in grid.shape.xy))
     return side * _METRES_PER_DEGREE * float(np.sqrt(np.cos(np.radians(latitude[0]))))
 
 

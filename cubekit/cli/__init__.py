@@ -17,7 +17,7 @@ from cubekit.cli.app import app
 from cubekit.errors import CubekitError, GridError, OptionError, PipelineError, UnknownNameError
 from cubekit.progress import silence
 
-_COMMANDS = ("scenes", "stores", "models", "fractions", "jobs")
+_COMMANDS = ("scenes", "stores", "models", "fractions", "veg", "jobs")
 
 for _commands in _COMMANDS:  # loading them registers theirs, in this order
     import_module(f"cubekit.cli.{_commands}")

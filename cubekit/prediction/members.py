@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cubekit.nn.fold import quick_series
 from cubekit.prediction.forward import forward_of
 from cubekit.prediction.outputs import Kind
 from cubekit.tasks.classify import Classifier
 from cubekit.tasks.series import SeriesInput
+from cubekit.training.bundle import Model
 from cubekit.typing import FloatArray
 
 Turning: TypeAlias = Literal["none", "flips", "rotations"]
@@ -225,6 +227,8 @@ def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[..., Flo
             return result
 
         return forward
+    if type(model) is Model and next(model.network.parameters()).device.type == "cpu":
+        model = Model(quick_series(model.network), model.card)
     method: Callable[..., FloatArray] = getattr(
         model, "values" if kind == "value" or not hasattr(model, "probabilities") else "probabilities"
     )

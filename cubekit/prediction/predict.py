@@ -36,6 +36,7 @@ def predict(  # noqa: PLR0913
     tile: int | None = None,
     passes: int = 0,
     turning: Turning = "none",
+    blend: int | None = None,
     overwrite: bool = False,
     workers: int | None = None,
     scheduler: "str | Client | None" = None,
@@ -75,6 +76,9 @@ def predict(  # noqa: PLR0913
         once for the whole scene. Default: none, the network without dropout.
     turning : {"none", "flips", "rotations"}, optional
         Test-time augmentation: average over 4 mirror images of each window, or over 8 with quarter turns.
+    blend : int, optional
+        Pixels a side of windows that overlap by half and are averaged with cosine weights, for a model that
+        looks around. Default: margins, which are exact, where it is known how far it looks.
     overwrite : bool, optional
         Whether to replace another prediction at `out`; it stays until the new one is whole.
     workers : int, optional
@@ -113,7 +117,7 @@ def predict(  # noqa: PLR0913
     if out is None and preview is not None:
         raise OptionError(f"preview={str(preview)!r} is drawn while a map is written: give out=.")
     check_cube(cube)
-    job = job_of(model, cube, outputs, passes=passes, turning=turning)
+    job = job_of(model, cube, outputs, passes=passes, turning=turning, blend=blend)
     side = job.side(tile)
     prediction = _lazy(job, side)
     if out is None:

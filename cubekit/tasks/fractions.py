@@ -94,9 +94,7 @@ class FractionEstimator(Predictor):
         results = self(batch)
         given = {"fractions": torch.where(results["usable"][:, None], results["fractions"], torch.nan)}
         if "imputed" in results:
-            scale = self.inputs.normalisation
-            imputed = results["imputed"]
-            given["imputed"] = imputed * imputed.new_tensor(scale.width) + imputed.new_tensor(scale.shift)
+            given["imputed"] = self.inputs.normalisation.undo(results["imputed"])
         return given
 
 

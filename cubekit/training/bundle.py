@@ -229,6 +229,24 @@ class Model:
         ModelMismatchError
             If bands, number of steps or classes differ.
         """
+        self.check_samples(samples)
+        if isinstance(samples, Samples):
+            return assess(samples.y, self.classify(samples.physical()), samples.classes)
+        return assess(samples.arrays["y"], self.classify(samples.arrays["x"]), samples.classes)
+
+    def check_samples(self, samples: Samples | Examples) -> None:
+        """Raise unless labelled samples fit the model.
+
+        Parameters
+        ----------
+        samples : Samples or Examples
+            To be scored or looked at.
+
+        Raises
+        ------
+        ModelMismatchError
+            If bands, number of steps or classes differ.
+        """
         for what, own, other in (
             ("bands", self.card.bands, samples.bands),
             ("classes", self.card.classes.names, samples.classes.names),
@@ -236,9 +254,6 @@ class Model:
         ):
             if own != other:
                 raise ModelMismatchError(f"The model's {what} are {own}, those of the samples {other}.")
-        if isinstance(samples, Samples):
-            return assess(samples.y, self.classify(samples.physical()), samples.classes)
-        return assess(samples.arrays["y"], self.classify(samples.arrays["x"]), samples.classes)
 
     def check(self, cube: xr.Dataset) -> None:
         """Raise unless a cube fits the model.

@@ -55,6 +55,9 @@ class DataRecord:
     extent: BBox | None
     """West, south, east, north of the training samples in degrees."""
 
+    split: str | None = None
+    """Digest of the split that the samples come from; None where it is not known."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
@@ -223,6 +226,11 @@ def _ancillary(card: ModelCard) -> str:
     return "" if card.ancillary is None else f"\n| ancillary, by name | {', '.join(card.ancillary.bands)} |"
 
 
+def _digests(data: DataRecord) -> str:
+    """Say by which digests samples and split can be told."""
+    return f"Digest `{data.digest}`." + ("" if data.split is None else f" Split `{data.split}`.")
+
+
 def describe_card(card: ModelCard) -> str:
     """Write a card as a page of Markdown.
 
@@ -277,7 +285,7 @@ Task `{card.task}` on {card.form}, {card.parameters:,} weights, trained {card.cr
 {legend if card.classes.names else ""}## Learned from
 
 {data.train} training and {data.valid} validation samples ({data.dropped} left out: a band without any value).
-Extent (west, south, east, north): {extent}. CRS {card.crs or "not known"}. Digest `{data.digest}`.
+Extent (west, south, east, north): {extent}. CRS {card.crs or "not known"}. {_digests(data)}
 
 Settings: {settings}.
 

@@ -56,14 +56,57 @@ def score_beside_baselines(
         Name to :class:`~cubekit.evaluation.accuracy.Accuracy`, or to
         :class:`~cubekit.evaluation.regression.Errors`; the model stands first.
     """
+    own: dict[str, Scores] = {model.card.network: score_model(model, test)}
+    return own | (score_baselines(model, train, test, seed=seed) if others else {})
+
+
+def score_model(model: Model, test: Samples | Examples) -> Scores:
+    """Score a model on samples it has not seen.
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    test : Samples or Examples
+        Of its task.
+
+    Returns
+    -------
+    Accuracy or Errors
+        Of classes, or of numbers.
+    """
     if model.card.task == "classify":
-        own: dict[str, Scores] = {model.card.network: model.score(test)}
-        return own | (_other_classes(train, test, seed=seed) if others else {})
-    predicted = {model.card.network: predict_values(model, test)}
-    if others:
-        predicted |= _other_values(model, train, test, seed=seed)
+        return model.score(test)
     names, axis, truth = _variables(model, test)
-    return {name: assess_values(truth, values, names, axis=axis) for name, values in predicted.items()}
+    return assess_values(truth, predict_values(model, test), names, axis=axis)
+
+
+def score_baselines(
+    model: Model, train: Samples | Examples, test: Samples | Examples, *, seed: int = 0
+) -> dict[str, Scores]:
+    """Score the baselines of a model's task on samples; see :func:`score_beside_baselines`.
+
+    Parameters
+    ----------
+    model : Model
+        Tells the task, and the names of its variables.
+    train : Samples or Examples
+        What baselines learn from.
+    test : Samples or Examples
+        What they have not seen.
+    seed : int, optional
+        Of the random forest.
+
+    Returns
+    -------
+    dict
+        Name to Accuracy or Errors.
+    """
+    if model.card.task == "classify":
+        return _other_classes(train, test, seed=seed)
+    names, axis, truth = _variables(model, test)
+    found = _other_values(model, train, test, seed=seed)
+    return {name: assess_values(truth, values, names, axis=axis) for name, values in found.items()}
 
 
 def predict_values(model: Model, test: Samples | Examples) -> np.ndarray:
