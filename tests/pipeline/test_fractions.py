@@ -35,7 +35,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shares = rng.dirichlet(np.ones(4), 150)
     for number, share in enumerate(shares):
         mask = rng.random((12, 7)) > 0.2
-        values = np.einsum("k,ktc->tc", share, pure)
+        values = np.einsum("k,ktc->tc", share, pure) + rng.normal(0, 500, (12, 7))
         known = dict(zip(N1.ancillary.bands, rng.normal(N1.ancillary.mean, N1.ancillary.std), strict=True))
         content = {
             "metadata": {"square_id": number},
@@ -58,7 +58,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "train": {
             "model": "land_cover_fractions_n1",
-            "epochs": 10,
+            "epochs": 20,
             "batch": 15,
             "scaling": "published",
             "arguments": {"hidden": 16, "embedding": 4},
@@ -82,7 +82,7 @@ def test_published_pixels_are_learned_and_scored_beside_baselines(result: RunRes
     assert len(table) == 30
     np.testing.assert_allclose(table[[f"{code}_pred" for code in (1, 2, 4, 5)]].sum(axis=1), 1, atol=1e-5)
     report = result.files["report"].read_text()
-    for word in ("Wetlands", "Imputation", "Are shares honest"):
+    for word in ("Wetlands", "Imputation", "overestimated"):
         assert word in report
     stored = json.loads(result.files["result"].read_text())["scores"]["brits"]
     assert stored["overall"] == pytest.approx(overall["brits"])
@@ -147,10 +147,8 @@ def test_files_that_are_not_there_are_named_first(published: Path, tmp_path: Pat
 def mapped(sample_archive: SampleArchive, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """Run the job that ships on a small sample archive, from files."""
     folder = tmp_path_factory.mktemp("map")
-    items = folder / "items.json"
-    items.write_text(json.dumps(sample_archive.item_collection()))
     words = yaml.safe_load((specs.find("pipelines", "land_cover_fractions")).read_text())
-    words["source"] = {"items": str(items)}
+    words["source"] = {"items": str(sample_archive.items)}
     words["baselines"] = ["mean_shares"]
     words["cube"]["bands"] = ["red", "nir", "swir16"]
     del words["ancillary"]["elevation"], words["parameters"]["api"], words["parameters"]["elevation"]
@@ -181,6 +179,7 @@ def test_scenes_become_maps_of_shares_and_gaps_stay(mapped: RunResult, sample_ar
         assert file.count == len(sample_archive.classes)
     with rasterio.open(mapped.files["classes"]) as file:
         best = file.read(1)
-    assert (best[known] == shares.argmax(axis=0)[known]).mean() > 0.98  # but for ties after rounding
+    chosen = np.take_along_axis(shares, np.where(known, best, 0)[None].astype(int), axis=0)[0]
+    assert (chosen[known] >= shares.max(axis=0)[known] - 1).all()  # the greatest, but for rounding to steps
     assert {"picture", "report", "comparison", "model"} <= set(mapped.files)
     assert ck.load_model(mapped.files["model"]).ancillary == ("longitude", "latitude")

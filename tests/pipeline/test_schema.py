@@ -11,6 +11,7 @@ from cubekit.cube.fill import Fill
 from cubekit.errors import PipelineError, UnknownNameError
 from cubekit.pipeline import schema
 from cubekit.pipeline.classify.spec import ClassifyPipeline
+from cubekit.pipeline.jobs import JOBS
 
 MINIMAL: dict[str, Any] = {
     "title": "t",
@@ -135,8 +136,11 @@ def test_a_ready_model_gives_settings_and_keys_beside_it_win(tmp_path: Path) -> 
 def test_every_pipeline_that_ships_is_right(path: Path) -> None:
     needed: dict[str, Any] = {"api": "http://127.0.0.1:1", "bbox": [0, 0, 1, 1], "labels": "l", "truth": "t"}
     needed |= {"items": "items.json", "classes": {1: "a"}, "colours": {"a": "#000000"}}
+    needed |= {"elevation": "e", "root": "r", "fine": "f", "coarse": "c", "zones": {"buffer": "b"}}
     named = yaml.safe_load(path.read_text()).get("parameters", {})
-    spec = read_pipeline(path, {name: value for name, value in needed.items() if name in named})
+    values = {name: value for name, value in needed.items() if name in named}
+    spec = schema.read_pipeline(path, values)
+    assert isinstance(spec, JOBS[spec.task].words())
     assert spec.title
 
 

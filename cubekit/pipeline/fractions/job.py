@@ -64,6 +64,6 @@ def _verdict(scores: Mapping[str, FractionScores]) -> str:
     lines = [f"Mean RMSE of {model} on the test samples: {own.overall:.4f}."]
     for name, score in others:
         change = own.overall / score.overall - 1
-        told = f"{-change:.0%} lower than" if change < 0 else f"NOT lower than ({change:+.0%})"
+        told = f"{-change:.0%} lower than" if change < 0 else "NOT lower than"
         lines.append(f"  {told} {name} ({score.overall:.4f})")
     return "\n".join(lines)
