@@ -55,8 +55,7 @@ def align(
     grids = [_has_grid(cube) for cube in (near, far)]
     if not all(grids) and near.shape[2:] == far.shape[2:]:
         return to_physical(far).assign_coords({dim: near[dim] for dim in ("y", "x") if dim in near.coords})
-    if not is_lazy(far.data):
-        far = far.chunk({"time": 1})
+    far = far.chunk({"time": 1})  # a block of the fine grid is large: no more than a date of it at once
     chunks = near.chunks[2:] if is_lazy(near.data) and near.chunks else None
     return regrid(far, geobox_of(near), resampling=resampling, chunks=chunks)
 

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
 from typing import Literal, overload
 
 import dask
@@ -52,11 +54,9 @@ class Pair:
     @property
     def valid(self) -> xr.DataArray:
         """Where all four images have data in all bands: ``(y, x)`` bool, as lazy as the images."""
-        valid: xr.DataArray | None = None
-        for image in self.images.values():
-            known = image.notnull().all("band")
-            valid = known if valid is None else valid & known.data
-        return valid  # type: ignore[return-value]
+        known = [image.notnull().all("band") for image in self.images.values()]
+        valid: xr.DataArray = known[0].copy(data=reduce(and_, [each.data for each in known]))
+        return valid
 
     def load(self) -> dict[str, FloatArray]:
         """Read the images.

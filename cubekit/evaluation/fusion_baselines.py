@@ -187,9 +187,12 @@ def _filtered(
         extra = [] if threshold is None else [np.asarray(threshold)]
         return like.copy(data=kernel(*arrays, *extra, **options))
     chunks = next(array for array in arrays if is_lazy(array)).chunks[1:]
-    lazy = [da.asarray(array).rechunk((-1, *chunks)) for array in arrays]  # type: ignore[no-untyped-call]
+    depth = {axis: margin if size > margin else 0 for axis, size in enumerate(like.shape) if axis} | {0: 0}
+    # A scene smaller than the margin is one block along that side.
+    sizes = [sizes if depth[axis] else -1 for axis, sizes in enumerate(chunks, start=1)]
+    lazy = [da.asarray(array).rechunk((-1, *sizes)) for array in arrays]  # type: ignore[no-untyped-call]
     near = [
-        da.overlap.overlap(array, depth={0: 0, 1: margin, 2: margin}, boundary="none")  # type: ignore[no-untyped-call]
+        da.overlap.overlap(array, depth=depth, boundary="none")  # type: ignore[no-untyped-call]
         for array in lazy
     ]
     if threshold is not None:
@@ -197,7 +200,7 @@ def _filtered(
     found = da.map_blocks(  # type: ignore[no-untyped-call]
         kernel, *near, dtype="float32", chunks=near[0].chunks, meta=np.empty((0, 0, 0), "float32"), **options
     )
-    found = da.overlap.trim_overlap(found, depth={0: 0, 1: margin, 2: margin}, boundary="none")  # type: ignore[no-untyped-call]
+    found = da.overlap.trim_overlap(found, depth=depth, boundary="none")  # type: ignore[no-untyped-call]
     return like.copy(data=found)
 
 

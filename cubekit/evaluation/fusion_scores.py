@@ -13,7 +13,7 @@ import xarray as xr
 
 from cubekit.cube.blocks import is_lazy
 from cubekit.errors import OptionError
-from cubekit.evaluation.fusion_metrics import METRICS, scores_of
+from cubekit.evaluation.fusion_metrics import METRICS, fusion_scores, scores_of
 from cubekit.evaluation.fusion_sums import Place, Sums, part_sums
 from cubekit.typing import Array
 
@@ -57,9 +57,9 @@ class FusionScores:
             One line a band, then all bands; then what was counted.
         """
         width = max(map(len, (*self.bands, "all bands")))
-        lines = [f"{'':<{width}}" + "".join(f"{name:>9}" for name in METRICS)]
+        lines = [f"{'':<{width}}" + "".join(f"{name:>11}" for name in METRICS)]
         for name, scores in (*self.bands.items(), ("all bands", self.scores)):
-            lines.append(f"{name:<{width}}" + "".join(f"{_number(scores[each]):>9}" for each in METRICS))
+            lines.append(f"{name:<{width}}" + "".join(f"{_number(scores[each]):>11}" for each in METRICS))
         kind = "definitions of the published comparison" if self.compat else "textbook definitions"
         lines.append(
             f"{self.pixels} pixels; {self.n_invalid} more without a prediction, {self.unknown} without "
@@ -84,6 +84,83 @@ class FusionScores:
             "unknown": self.unknown,
             "compat": self.compat,
         }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PatchScores:
+    """Scores of patches, each on its own: how published tables are made, but for what they leave out."""
+
+    mean: dict[str, float]
+    """Mean over the patches with a finite score, by metric; NaN where there is none."""
+
+    std: dict[str, float]
+    """Standard deviation of the population of those."""
+
+    n_invalid: dict[str, int]
+    """Patches whose score is not finite; nothing else is left out, however unusual."""
+
+    patches: int
+    """All of them."""
+
+    def table(self) -> str:
+        """Write the scores as text.
+
+        Returns
+        -------
+        str
+            One line a metric.
+        """
+        rows = (
+            f"{name:<6}{_number(self.mean[name]):>11}{_number(self.std[name]):>11}{self.n_invalid[name]:>9}"
+            for name in METRICS
+        )
+        return "\n".join([f"{'':<6}{'mean':>11}{'std':>11}{'invalid':>9}", *rows, f"{self.patches} patches"])
+
+
+def assess_patches(
+    predicted: Array,
+    target: Array,
+    *,
+    ratio: float = 16.0,
+    data_range: float = 1.0,
+    compat: bool = True,
+) -> PatchScores:
+    """Score patches one by one, as the published comparison does, without its rejection of unusual values.
+
+    Parameters
+    ----------
+    predicted, target : numpy.ndarray
+        Patches ``(n, c, h, w)``, reflectance, finite; those of the published comparison have 512 pixels a
+        side (``pairs.patches(512, edge="drop")``).
+    ratio, data_range : float, optional
+        As for :func:`assess_fusion`.
+    compat : bool, optional
+        Definitions of the published comparison; the mean of textbook scores of patches is not that of scenes.
+
+    Returns
+    -------
+    PatchScores
+        Means and deviations over the patches.
+
+    Raises
+    ------
+    OptionError
+        If there is no patch, or shapes differ.
+    """
+    if not len(target) or predicted.shape != target.shape:
+        raise OptionError(
+            f"Patches have shapes {predicted.shape} and {target.shape}: expected some, and alike."
+        )
+    how: dict[str, Any] = {"ratio": ratio, "data_range": data_range, "compat": compat}
+    each = [fusion_scores(p, g, **how) for p, g in zip(predicted, target, strict=True)]
+    values = {name: np.array([scores[name] for scores in each]) for name in METRICS}
+    known = {name: found[np.isfinite(found)] for name, found in values.items()}
+    return PatchScores(
+        mean={name: float(found.mean()) if found.size else np.nan for name, found in known.items()},
+        std={name: float(found.std()) if found.size else np.nan for name, found in known.items()},
+        n_invalid={name: len(each) - known[name].size for name in METRICS},
+        patches=len(each),
+    )
 
 
 def assess_fusion(

@@ -15,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from cubekit.batching.fusion_set import open_fusion_set
 from cubekit.batching.pair_splits import split_pairs
+from cubekit.cube import stack
 from cubekit.cube.stack import open_stack
 from cubekit.errors import ArchiveError, SourceError
 from cubekit.sources.fusion_sets import FUSION_SETS, FusionSet
@@ -134,14 +135,15 @@ def test_bands_may_be_the_first_axis_the_last_one_or_pages(tmp_path: Path, order
     assert cube["data"].attrs["scale_factor"] == 1e-4
 
 
-def test_large_images_come_in_blocks(tmp_path: Path) -> None:
-    values = np.arange(1100 * 1030, dtype="int32").reshape(1, 1100, 1030)
+def test_large_images_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "_BLOCK", 32)
+    values = np.arange(50 * 38, dtype="int32").reshape(1, 50, 38)
     save(tmp_path / "flat.tif", values)
     save(tmp_path / "lines.tif", np.ascontiguousarray(values.transpose(1, 2, 0)))
     for name in ("flat.tif", "lines.tif"):
         cube = open_stack({FIRST: tmp_path / name}, ["b"])["data"]
         assert cube.chunks is not None
-        assert cube.chunks[2:] == ((1024, 76), (1024, 6))
+        assert cube.chunks[2:] == ((32, 18), (32, 6))
         np.testing.assert_array_equal(cube.to_numpy()[0], values)
 
 

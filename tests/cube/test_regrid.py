@@ -40,7 +40,7 @@ def test_without_gaps_it_is_what_gdal_does(kernel: Kernel) -> None:
     assert found.odc.geobox == FINE
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(rows=st.integers(7, 90), columns=st.integers(7, 110), kernel=st.sampled_from(["bilinear", "cubic"]))
 def test_any_chunks_give_the_same_numbers(rows: int, columns: int, kernel: Kernel) -> None:
     coarse = image()

@@ -158,7 +158,7 @@ def test_gaps_spread_to_no_other_pixel(method: Callable[..., xr.DataArray]) -> N
     assert int(np.isnan(found.to_numpy()).sum()) == 2
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(rows=st.integers(9, 50), columns=st.integers(9, 44))
 def test_any_chunks_give_the_same_numbers(rows: int, columns: int) -> None:
     images = scene(height=50, width=44)
@@ -172,6 +172,14 @@ def test_any_chunks_give_the_same_numbers(rows: int, columns: int) -> None:
         found = method(*lazy, **how)
         assert found.chunks is not None
         np.testing.assert_array_equal(found.to_numpy(), method(*images, **how).to_numpy())
+
+
+@pytest.mark.parametrize("shape", [(20, 60), (60, 20), (20, 20)])
+def test_scenes_may_be_smaller_than_the_window(shape: tuple[int, int]) -> None:
+    images = scene(height=shape[0], width=shape[1])
+    lazy = [each.chunk({"y": 12, "x": 12}) for each in images]
+    how: dict[str, Any] = {"window": 7, "regression": 41, "similar": 5}
+    np.testing.assert_array_equal(fit_fc(*lazy, **how).to_numpy(), fit_fc(*images, **how).to_numpy())
 
 
 @pytest.mark.parametrize(

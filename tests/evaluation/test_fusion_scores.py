@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cubekit.errors import OptionError
 from cubekit.evaluation.fusion_metrics import METRICS, fusion_scores
-from cubekit.evaluation.fusion_scores import assess_fusion
+from cubekit.evaluation.fusion_scores import assess_fusion, assess_patches
 from cubekit.typing import FloatArray
 
 
@@ -133,6 +133,7 @@ def test_the_table_and_the_dictionary_say_everything() -> None:
     found = assess_fusion(predicted, target, bands=["red", "nir"])
     lines = found.table().splitlines()
     assert lines[0].split() == list(METRICS)
+    assert [len(line.split()) for line in lines[1:4]] == [12, 12, 13]  # "all bands" are two words
     assert [line.split()[0] for line in lines[1:4]] == ["red", "nir", "all"]
     assert lines[4].startswith(f"{61 * 47 - 2} pixels; 1 more without a prediction, 1 without truth")
     assert found.to_dict()["bands"]["red"]["SAM"] is None
@@ -155,3 +156,22 @@ def test_what_cannot_be_scored_is_refused(change: dict[str, Any], message: str) 
     predicted, target = pair()
     with pytest.raises(OptionError, match=message):
         assess_fusion(**{"predicted": predicted, "target": target, **change})
+
+
+def test_patches_are_scored_one_by_one_and_none_is_left_out() -> None:
+    predicted, target = (np.stack([image[:, :20, :20], image[:, 20:40, 20:40]]) for image in pair())
+    predicted[1] += 5  # far out of any range: a published comparison would drop it
+    target = np.concatenate([target, target[:1]])
+    predicted = np.concatenate([predicted, target[:1]])
+    found = assess_patches(predicted, target)
+    each = [fusion_scores(p, g, compat=True) for p, g in zip(predicted, target, strict=True)]
+    for name in METRICS:
+        values = np.array([scores[name] for scores in each])
+        values = values[np.isfinite(values)]
+        np.testing.assert_allclose((found.mean[name], found.std[name]), (values.mean(), values.std()))
+    assert found.mean["MAE"] > 1.5
+    assert (found.n_invalid["PSNR"], found.n_invalid["MAE"], found.patches) == (1, 0, 3)  # equal images
+    assert found.table().splitlines()[3].split()[0] == "PSNR"
+    assert found.table().endswith("3 patches")
+    with pytest.raises(OptionError, match="expected some"):
+        assess_patches(predicted[:0], target[:0])
