@@ -12,27 +12,36 @@ import lazy_loader
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cubekit.batching.abundance import read_abundance
     from cubekit.batching.augment import Augmentation
+    from cubekit.batching.balance import split_balanced
+    from cubekit.batching.earth_engine import read_pixel_months
     from cubekit.batching.folds import folds
     from cubekit.batching.fusion_set import open_fusion_set
-    from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.normalise_fit import fit_normalisation
     from cubekit.batching.pair_splits import split_pairs
     from cubekit.batching.pairs import open_pairs
     from cubekit.batching.patches import PatchPlan
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
-    from cubekit.batching.split import split
+    from cubekit.batching.split import plan_split, split
+    from cubekit.batching.split_record import load_split
     from cubekit.batching.tiles import read_tiles
     from cubekit.batching.torch import batches
+    from cubekit.batching.torch.years import year_batches
+    from cubekit.batching.years import split_years
     from cubekit.catalog import open_catalog
+    from cubekit.cube.ancillary import add_ancillary
     from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
     from cubekit.cube.eager import load
+    from cubekit.cube.ecology import vegetation_index
     from cubekit.cube.fill import fill_gaps
     from cubekit.cube.indices import add_indices
     from cubekit.cube.load import open_cube
     from cubekit.cube.status import read_status
+    from cubekit.cube.yearly import open_yearly
     from cubekit.errors import CubekitError
     from cubekit.evaluation.fusion_baselines import predict_baseline
     from cubekit.evaluation.fusion_scores import assess_fusion
@@ -49,7 +58,9 @@ if TYPE_CHECKING:
     from cubekit.prediction.fuse import fuse_pair, fuse_series
     from cubekit.prediction.merge import merge_maps
     from cubekit.prediction.predict import plan_prediction, predict
+    from cubekit.prediction.rollout import forecast
     from cubekit.prediction.smooth import smooth
+    from cubekit.prediction.table import predict_table
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
@@ -68,27 +79,36 @@ if TYPE_CHECKING:
 _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "batching.normalise_fit": ["fit_normalisation"],
         "batching.fusion_set": ["open_fusion_set"],
-        "batching.normalise": ["fit_normalisation"],
         "batching.pair_splits": ["split_pairs"],
         "batching.pairs": ["open_pairs"],
         "batching.augment": ["Augmentation"],
+        "batching.earth_engine": ["read_pixel_months"],
+        "batching.abundance": ["read_abundance"],
+        "batching.balance": ["split_balanced"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
         "batching.pixels": ["PixelPlan"],
         "batching.series": ["read_series"],
-        "batching.split": ["split"],
+        "batching.split": ["plan_split", "split"],
+        "batching.split_record": ["load_split"],
         "batching.tiles": ["read_tiles"],
         "batching.torch": ["batches"],
+        "batching.torch.years": ["year_batches"],
+        "batching.years": ["split_years"],
         "catalog": ["open_catalog"],
+        "cube.ancillary": ["add_ancillary"],
         "cube.audit": ["audit_offsets"],
         "cube.composite": ["composite"],
         "cube.cost": ["plan"],
+        "cube.ecology": ["vegetation_index"],
         "cube.eager": ["load"],
         "cube.fill": ["fill_gaps"],
         "cube.indices": ["add_indices"],
         "cube.load": ["open_cube"],
         "cube.status": ["read_status"],
+        "cube.yearly": ["open_yearly"],
         "errors": ["CubekitError"],
         "evaluation.fusion_baselines": ["predict_baseline"],
         "evaluation.fusion_scores": ["assess_fusion"],
@@ -103,9 +123,11 @@ _load, _, _ = lazy_loader.attach(
         "prediction.fuse": ["fuse_pair", "fuse_series"],
         "pipeline.runner": ["compare_pipeline", "run"],
         "prediction.predict": ["plan_prediction", "predict"],
+        "prediction.rollout": ["forecast"],
         "prediction.merge": ["merge_maps"],
         "prediction.attention": ["date_attention"],
         "prediction.smooth": ["smooth"],
+        "prediction.table": ["predict_table"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
@@ -128,6 +150,7 @@ __all__ = [
     "CubekitError",
     "PatchPlan",
     "PixelPlan",
+    "add_ancillary",
     "add_indices",
     "add_overviews",
     "append",
@@ -145,6 +168,7 @@ __all__ = [
     "fit",
     "fit_normalisation",
     "folds",
+    "forecast",
     "fuse_pair",
     "fuse_series",
     "grid",
@@ -152,6 +176,7 @@ __all__ = [
     "load_fractions",
     "load_labels",
     "load_model",
+    "load_split",
     "merge_maps",
     "open",
     "open_archive",
@@ -160,13 +185,18 @@ __all__ = [
     "open_fusion_set",
     "open_items",
     "open_pairs",
+    "open_yearly",
     "plan",
     "plan_prediction",
     "plan_rechunk",
+    "plan_split",
     "point_series",
     "predict",
     "predict_baseline",
+    "predict_table",
     "quicklook",
+    "read_abundance",
+    "read_pixel_months",
     "read_series",
     "read_status",
     "read_tiles",
@@ -176,12 +206,16 @@ __all__ = [
     "search",
     "smooth",
     "split",
+    "split_balanced",
     "split_pairs",
+    "split_years",
     "time_strip",
     "valid_share",
+    "vegetation_index",
     "verify",
     "why",
     "write",
+    "year_batches",
 ]
 
 

@@ -8,6 +8,7 @@ from cubekit.exports.charts import (
     reliability_figure,
     series_figure,
 )
+from cubekit.exports.fraction_figures import fraction_maps_figure, share_reliability_figure
 from cubekit.exports.maps import map_figure, rgb_figure, split_figure
 from cubekit.exports.panels import panels_figure
 from cubekit.exports.style import png_bytes, save_figure
@@ -17,6 +18,7 @@ __all__ = [
     "comparison_figure",
     "confusion_figure",
     "curve_figure",
+    "fraction_maps_figure",
     "map_figure",
     "panels_figure",
     "png_bytes",
@@ -24,5 +26,6 @@ __all__ = [
     "rgb_figure",
     "save_figure",
     "series_figure",
+    "share_reliability_figure",
     "split_figure",
 ]

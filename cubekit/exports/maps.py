@@ -115,7 +115,7 @@ def rgb_figure(
     """
     chosen = _quicklook_bands(cube, bands)
     stored = cube[MAIN].sel(band=list(chosen))
-    few = thin(stored.isel(time=_clearest(stored)) if time is None else _at(stored, time)).compute()
+    few = thinned(stored.isel(time=_clearest(stored)) if time is None else _at(stored, time)).compute()
     shown = "true colour" if bands is None and len(chosen) > 1 else ", ".join(chosen)
     heading = title or f"{_spoken(shown)}, {np.datetime_as_string(few['time'].to_numpy(), unit='D')}"
     with styled():
@@ -155,7 +155,7 @@ def split_figure(
     with styled():
         if background is not None:
             figure, axes = map_axes(background, title, beside=1.5)
-            few = thin(class_bytes(background))
+            few = thinned(class_bytes(background))
             table = classes_of(background) or ClassTable.of([])
             pale = coloured(few.to_numpy(), table).astype("float64") * 0.22 + 255 * 0.78
             show_image(axes, pale.astype("uint8"), background)
@@ -195,7 +195,7 @@ def _class_map(variable: xr.DataArray, table: ClassTable, title: str) -> "Figure
 
     coded = class_bytes(variable)
     # together, so that each block is computed once
-    few, counts = compute(thin(coded), _histogram(coded))  # type: ignore[no-untyped-call]
+    few, counts = compute(thinned(coded), _histogram(coded))  # type: ignore[no-untyped-call]
     figure, axes = map_axes(variable, title, beside=1.6)
     show_image(axes, coloured(few.to_numpy(), table), variable)
     _class_legend(axes, table, counts.to_numpy(), pixel_area(variable))
@@ -204,7 +204,7 @@ def _class_map(variable: xr.DataArray, table: ClassTable, title: str) -> "Figure
 
 def _value_map(variable: xr.DataArray, title: str) -> "Figure":
     """Draw numbers with a colour bar between their 2nd and 98th percentile."""
-    values = to_physical(thin(variable).compute()).to_numpy()
+    values = to_physical(thinned(variable).compute()).to_numpy()
     known = values[np.isfinite(values)]
     low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
     figure, axes = map_axes(variable, title, beside=0.9)
@@ -229,7 +229,7 @@ def _histogram(coded: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(counts)
 
 
-def thin(variable: xr.DataArray) -> xr.DataArray:
+def thinned(variable: xr.DataArray) -> xr.DataArray:
     """Take every n-th pixel, so that the longer side fits a figure.
 
     Parameters

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xarray as xr
 
 from cubekit.cube.contract import geobox_of
 from cubekit.errors import ExportError
-from cubekit.exports.maps import coloured, thin
+from cubekit.exports.maps import coloured, thinned
 from cubekit.exports.style import FAINT, new_figure, styled
-from cubekit.exports.variable import class_bytes, classes_of
+from cubekit.exports.variable import NODATA, class_bytes, classes_of
 from cubekit.labels import ClassTable
+from cubekit.typing import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,8 +31,8 @@ def panels_figure(
     Parameters
     ----------
     maps : mapping
-        Heading to a class map ``(y, x)`` with the attribute ``classes``; all of one grid and of the same
-        classes.
+        Heading to a class map ``(y, x)`` with the attribute ``classes``; all of one grid. Classes are the
+        same where their names are; colours and order are those of the last map.
     notes : mapping, optional
         Heading to a few words below it, such as a score.
     title : str, optional
@@ -44,9 +46,10 @@ def panels_figure(
     Raises
     ------
     ExportError
-        If there is no map, or the maps differ in grid or classes.
+        If there is no map, one has no classes, or the maps lie on different grids.
     """
-    table = _check(maps)
+    _check(maps)
+    table = _common(maps)
     shape = next(iter(maps.values())).shape
     width, height = (_SIDE * side / max(shape) for side in shape[::-1])
     across = min(ACROSS, len(maps))
@@ -60,7 +63,8 @@ def panels_figure(
             figure.suptitle(title, fontsize=10.5, fontweight="bold", x=0.01, ha="left")
         for number, (name, data) in enumerate(maps.items(), 1):
             axes = figure.add_subplot(down, across, number)
-            few = thin(class_bytes(data)).compute().to_numpy()
+            own = classes_of(data) or table
+            few = _recoded(thinned(class_bytes(data)).compute().to_numpy(), own, table)
             if geobox_of(data).resolution.y > 0:  # rows from south to north
                 few = few[::-1]
             axes.imshow(coloured(few, table), interpolation="nearest")
@@ -76,19 +80,36 @@ def panels_figure(
         return figure
 
 
-def _check(maps: Mapping[str, xr.DataArray]) -> ClassTable:
-    """Return the classes that all maps share."""
+def _check(maps: Mapping[str, xr.DataArray]) -> None:
+    """Raise unless all are class maps of one grid."""
     if not maps:
         raise ExportError("There is no map to draw.")
-    tables = [classes_of(each) or ClassTable.of([]) for each in maps.values()]
-    first = next(iter(maps.values()))
-    for (name, each), table in zip(maps.items(), tables, strict=True):
-        if each.dims != ("y", "x") or not table.names:
-            raise ExportError(f"{name!r} is no class map: it has dims {each.dims} and classes {table.names}.")
-    for (name, each), table in zip(list(maps.items())[1:], tables[1:], strict=True):
-        if table.names != tables[0].names or geobox_of(each) != geobox_of(first):
-            raise ExportError(f"{name!r} has another grid, or other classes, than {next(iter(maps))!r}.")
-    return tables[0]
+    first = geobox_of(next(iter(maps.values())))
+    for name, each in maps.items():
+        if each.dims != ("y", "x") or "classes" not in each.attrs:
+            raise ExportError(
+                f"{name!r} is no class map: it has dims {each.dims} and attributes {[*each.attrs]}."
+            )
+        if geobox_of(each) != first:
+            raise ExportError(f"{name!r} lies on another grid than {next(iter(maps))!r}.")
+
+
+def _common(maps: Mapping[str, xr.DataArray]) -> ClassTable:
+    """Return the classes of all maps by name, with the colours and order of the last map that has them."""
+    colours: dict[str, str] = {}
+    for each in reversed(maps.values()):
+        table = classes_of(each) or ClassTable.of([])
+        for name, colour in zip(table.names, table.colours, strict=True):
+            colours.setdefault(name, colour)
+    return ClassTable.of(list(colours), colours=colours)
+
+
+def _recoded(values: Array, own: ClassTable, table: ClassTable) -> Array:
+    """Give classes their numbers in another table; nodata stays."""
+    numbers = np.full(NODATA + 1, NODATA, "uint8")
+    numbers[: len(own)] = [table.names.index(name) for name in own.names]
+    recoded: Array = numbers[values]
+    return recoded
 
 
 def _legend(figure: "Figure", table: ClassTable, across: int) -> None:

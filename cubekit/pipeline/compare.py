@@ -9,12 +9,14 @@ import numpy as np
 import xarray as xr
 
 from cubekit.batching.samples import Samples
+from cubekit.batching.split_record import Split
 from cubekit.errors import OptionError
 from cubekit.nn.registry import Task
 from cubekit.pipeline.comparison import Comparison, Row, numbers
 from cubekit.pipeline.contest import PATCHES, Contest, Contestant, Trial, label_of
 from cubekit.tasks.examples import Examples
 from cubekit.training.bundle import Model
+from cubekit.training.fit import SPLIT
 from cubekit.training.scores import score_baselines
 from cubekit.typing import StrPath
 
@@ -32,6 +34,7 @@ def compare(  # noqa: PLR0913
     cube: xr.Dataset | None = None,
     patches: Mapping[str, Any] | None = None,
     reference: xr.DataArray | None = None,
+    split: Split | None = None,
     out: StrPath | None = None,
 ) -> Comparison:
     """Train or load several networks on the same samples and seeds, and score them beside the baselines.
@@ -66,6 +69,9 @@ def compare(  # noqa: PLR0913
         :func:`cubekit.fit` in place of those in `settings`, such as ``{"epochs": 40, "batch": 8}``.
     reference : xarray.DataArray, optional
         Class map that the pictures begin with, such as the labels.
+    split : Split, optional
+        The split that the samples come from, of :func:`cubekit.plan_split`: written into `out` and beside
+        every model.
     out : path, optional
         Folder for table and figures, and for the models, one folder for each network and seed.
 
@@ -99,6 +105,7 @@ def compare(  # noqa: PLR0913
         arguments=arguments or {},
         cube=cube,
         patches=patches or {},
+        split=split,
         folder=folder,
     )
     contest.check(networks)
@@ -118,6 +125,8 @@ def compare(  # noqa: PLR0913
     result = Comparison(rows=tuple(ordered), maps=maps, reference=reference)
     if folder is not None:
         result.save(folder)
+        if split is not None:
+            split.save(folder / SPLIT)
         told = {**contest.settings, "patches": {**PATCHES, **contest.patches}, "seeds": list(seeds)}
         (folder / "settings.json").write_text(json.dumps(told, default=str))
     return result

@@ -13,7 +13,7 @@ from torch import nn
 
 from cubekit.batching.augment import Augmentation
 from cubekit.batching.footprints import patches_of, pixels_of
-from cubekit.batching.normalise import fit_normalisation
+from cubekit.batching.normalise_fit import fit_normalisation
 from cubekit.batching.samples import Samples
 from cubekit.batching.torch import batches
 from cubekit.cube.contract import MAIN
@@ -81,6 +81,9 @@ class Contest:
     cube: xr.Dataset | None = None
     """What the samples were extracted from."""
 
+    split: Any = None
+    """The split that the samples come from, written beside every model; or None."""
+
     patches: Mapping[str, Any] = field(default_factory=dict)
     """How networks that see patches are fed, and trained differently."""
 
@@ -102,7 +105,7 @@ class Contest:
             cube.
         """
         for name, given in {"settings": self.settings, "patches": self.patches}.items():
-            taken = sorted({"seed", "out", "task", "valid", "arguments"} & set(given))
+            taken = sorted({"seed", "out", "split", "task", "valid", "arguments"} & set(given))
             if taken:
                 raise OptionError(
                     f"{name}= holds {taken}, which compare decides itself: pass seeds=, out=, task=, "
@@ -186,7 +189,7 @@ class Contest:
         """Train on the samples."""
         return fit(
             network, self.train, self.valid, task=self.task, arguments=arguments, seed=seed, out=place,
-            **self.settings,
+            split=self.split, **self.settings,
         )  # fmt: skip
 
     def _fit_patches(
@@ -212,7 +215,7 @@ class Contest:
             options["class_weights"] = _balanced(self.train)
         return fit(
             network, stream, valid, task=self.task, arguments=arguments, seed=seed, out=place,
-            normalise=method, **options,
+            normalise=method, split=self.split, **options,
         )  # fmt: skip
 
     def _map(self, model: Model) -> tuple[xr.DataArray, float]:

@@ -68,6 +68,13 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "cubekit.pipeline.fuse.job:run_fuse",
             "cubekit.pipeline.fuse.job:compare_fusion",
         ),
+        "forecast": Job(
+            "cubekit.pipeline.forecast.spec:ForecastPipeline", "cubekit.pipeline.forecast.job:run_forecast"
+        ),
+        "fractions": Job(
+            "cubekit.pipeline.fractions.spec:FractionsPipeline",
+            "cubekit.pipeline.fractions.job:run_fractions",
+        ),
     }
 )
 """Task to where its words and steps are."""

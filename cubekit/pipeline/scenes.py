@@ -21,8 +21,8 @@ class CubeJob(Protocol):
     """A job that says which scenes become which cube."""
 
     @property
-    def source(self) -> Source:
-        """Where scenes come from."""
+    def source(self) -> Source | None:
+        """Where scenes come from; None in a job that has tables alone, and builds no cube."""
 
     @property
     def grid(self) -> Grid | None:
@@ -64,6 +64,8 @@ def open_scenes(source: Source) -> Items:
 
 def build_cube(spec: CubeJob, path: Path, *, overwrite: bool) -> xr.Dataset:
     """Open, mask, composite and fill the scenes, and write them; go on with or reuse what lies there."""
+    if spec.source is None:
+        raise PipelineError("Key 'source' is missing: it says where the scenes of the cube come from.")
     items = open_scenes(spec.source)
     log.info("%d items", len(items))
     grid = None if spec.grid is None else cubekit.grid(**spec.grid.model_dump(exclude_none=True))

@@ -92,6 +92,9 @@ class Task(LightningModule):
         Learning rate, schedule and the like.
     """
 
+    monitor = "valid_loss"
+    """Score of the validation samples whose lowest value chooses the epoch that is kept."""
+
     def __init__(self, model: Predictor, *, recipe: Recipe | None = None) -> None:
         super().__init__()
         self.model = model
@@ -146,6 +149,21 @@ class Task(LightningModule):
             The batch, with its target ``y``.
         """
 
+    def weight(self, batch: Mapping[str, Tensor]) -> int:
+        """Tell how much the loss of a batch counts in the mean of an epoch.
+
+        Parameters
+        ----------
+        batch : mapping
+            The batch, with its target ``y``.
+
+        Returns
+        -------
+        int
+            Number of its members, unless the loss is a mean over something else.
+        """
+        return size_of(batch)
+
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor | None:
         """Return the loss of one batch.
 
@@ -168,7 +186,7 @@ class Task(LightningModule):
         """
         loss = self.loss(self(batch), batch)
         self.check_finite(loss, batch, batch_idx)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size_of(batch))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=self.weight(batch))
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
@@ -184,7 +202,11 @@ class Task(LightningModule):
         del batch_idx
         results = self(batch)
         self.log(
-            "valid_loss", self.loss(results, batch), batch_size=size_of(batch), prog_bar=True, sync_dist=True
+            "valid_loss",
+            self.loss(results, batch),
+            batch_size=self.weight(batch),
+            prog_bar=True,
+            sync_dist=True,
         )
         self.measure(results, batch)
 
@@ -228,7 +250,7 @@ class Task(LightningModule):
         scheduler = scheduler_of(optimizer, recipe)
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "valid_loss"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
 
 
 def adam(

@@ -21,20 +21,23 @@ VERBS: Mapping[Task, str] = {
 }
 
 
-def observed(samples: Samples) -> Samples:
+def observed(samples: Samples, *, any_band: bool = False) -> Samples:
     """Leave out the samples that lack a whole band: filling it would invent it.
 
     Parameters
     ----------
     samples : Samples
         Labelled series.
+    any_band : bool, optional
+        Whether a value in any band will do, for networks that are told what was observed.
 
     Returns
     -------
     Samples
         Those with at least one date observed in every band.
     """
-    usable = np.all(np.any(samples.valid(), axis=1), axis=1)
+    enough = np.any if any_band else np.all
+    usable = enough(np.any(samples.valid(), axis=1), axis=1)
     return samples if usable.all() else samples.take(np.flatnonzero(usable))
 
 
@@ -82,7 +85,7 @@ def _suited(tasks: Collection[str], form: Form) -> list[str]:
     return [info.name for info in known if info.task in tasks and info.form == form]
 
 
-def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
+def check_settings(settings: Mapping[str, Any], *, task: Task, with_valid: bool) -> None:
     """Raise unless the numbers of a training make sense.
 
     Parameters
@@ -116,6 +119,10 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
         )
     if settings["patience"] is not None and not with_valid:
         raise OptionError("patience= needs validation samples: pass valid=, or leave patience out.")
+    if settings["keep"] != "loss" and task != "classify":
+        raise OptionError(
+            f"keep={settings['keep']!r} is a score of classifiers: a network to {task} keeps keep='loss'."
+        )
     if settings["keep"] != "loss" and not with_valid:
         raise OptionError(f"keep={settings['keep']!r} needs validation samples: pass valid=.")
 

@@ -15,9 +15,6 @@ from cubekit.errors import TrainingError
 from cubekit.tasks.task import Keep
 from cubekit.training.session import StopAsked
 
-GRADIENT_NORM = 1.0
-"""Gradients are clipped to this norm, so that one odd batch cannot throw the weights away."""
-
 CHECKPOINT = "last.ckpt"
 """State of an unfinished training, beside the model; read without running code, gone when training ends."""
 
@@ -30,19 +27,13 @@ Precision = Literal["32", "bf16", "16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How a training is run, apart from what it learns."""
-
-    epochs: int
-    """Most passes over the training samples."""
+    """How a training is run, apart from what it learns and how the weights are moved."""
 
     patience: int | None = None
     """Stop after this many epochs that are not better."""
 
     keep: Keep = "loss"
     """What tells which epoch is better on the validation samples."""
-
-    clip: float | None = GRADIENT_NORM
-    """Norm that gradients are clipped to."""
 
     precision: Precision = "32"
     """Of the arithmetic; weights stay float32."""
@@ -61,9 +52,6 @@ class Run:
 
     checkpoint_minutes: float = 5.0
     """How often the state is saved within an epoch; 0 saves after every batch."""
-
-    pretrain: int = 0
-    """Epochs of a first stage."""
 
     valid_every: int = 1
     """Epochs from one validation to the next."""

@@ -264,7 +264,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_batch(make_samples: Make)
     values = samples.physical()
     values[5, 3] = 3e38
     wrong = replace(samples, x=values, encoding=Encoding(dtype="float32", nodata=float("nan")))
-    from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.normalise_fit import fit_normalisation
 
     ready = fit_normalisation(samples)
     with pytest.raises(
@@ -325,3 +325,32 @@ def test_real_series_beat_the_majority(shared: Path) -> None:
     assert learned.overall > assess(test.y, majority(train, test), names).overall + 0.2
     assert assess(test.y, random_forest(train, test, trees=30), names).overall > 0.6
     json.dumps(learned.to_dict(), allow_nan=False)
+
+
+def test_the_split_and_a_scaling_by_step_are_stored_with_the_model(
+    make_samples: Make, tmp_path: Path
+) -> None:
+    from cubekit.batching.split import plan_split
+    from cubekit.batching.split_record import load_split
+
+    samples = make_samples(120)
+    split = plan_split(samples, by="random")
+    train, valid, _ = split.apply(samples)
+    model = fit(
+        Linear(), train, valid, epochs=1, batch=16, normalise="standard_by_step", split=split, out=tmp_path,
+        progress=False,
+    )  # fmt: skip
+    again = load_model(tmp_path, network=Linear())
+    assert again.card.data.split == load_split(tmp_path / "split.parquet").digest() == split.digest()
+    assert f"Split `{split.digest()}`" in (tmp_path / "README.md").read_text()
+    assert again.card.normalisation.steps == len(samples.times)
+    physical = train.physical()
+    np.testing.assert_allclose(
+        np.reshape(again.card.normalisation.mean, physical.shape[1:]), np.nanmean(physical, axis=0), rtol=1e-4
+    )
+    np.testing.assert_array_equal(model.classify(physical), again.classify(physical))
+    with pytest.raises(OptionError, match=r"numbers for \d+ steps; the samples have"):
+        fit(
+            Linear(), replace(train, x=train.x[:, :-1], times=train.times[:-1]), epochs=1, batch=16,
+            normalise=again.card.normalisation, progress=False,
+        )  # fmt: skip

@@ -43,12 +43,13 @@ def compare_classify(spec: ClassifyPipeline, place: Workplace) -> Comparison:
     )
     labels = steps.labels_for(spec, cube)
     samples = place.step("samples", lambda: steps.samples_for(spec, cube, labels))
+    split, parts = steps.split_samples(spec, samples, place.folder / "split.parquet")
     named = spec.compare
     return place.step(
         "compare",
         lambda: compare(
             named.networks,
-            *steps.split_samples(spec, samples),
+            *parts,
             seeds=named.seeds,
             settings=spec.train.model_dump(exclude_none=True, exclude=_OWN),
             arguments={
@@ -58,6 +59,7 @@ def compare_classify(spec: ClassifyPipeline, place: Workplace) -> Comparison:
             cube=None if labels is None else cube,
             patches=named.patches.model_dump(exclude_none=True),
             reference=None if labels is None else steps.reference_for(spec, cube),
+            split=split,
             out=place.folder / "comparison",
         ),
     )

@@ -14,6 +14,8 @@ from cubekit.exports.figures import attention_figure, map_figure, save_figure
 from cubekit.exports.landcover import ClassMap, class_map_report
 from cubekit.exports.maps import class_areas
 from cubekit.exports.report import write_report
+from cubekit.prediction.places import places_of_map
+from cubekit.prediction.table import write_csv
 from cubekit.training.scores import calibration_of
 
 if TYPE_CHECKING:
@@ -44,15 +46,20 @@ def export_all(made: "Made", folder: Path) -> dict[str, Path]:
     """
     picture = folder / "map.png"
     save_figure(map_figure(made.prediction, title=made.spec.title), picture)
+    table = {"predicted": folder / "predicted.csv"} if made.spec.predict.csv else {}
+    for path in table.values():
+        write_csv(places_of_map(made.prediction), path)
     sieved = {"sieved": folder / "sieved.zarr"} if made.spec.predict.sieve else {}
     return {
         "cube": folder / "cube.zarr",
+        "split": folder / "split.parquet",
         "model": folder / "model",
         "prediction": folder / "prediction.zarr",
         **sieved,
         **_attention(made, folder),
         "map": cubekit.export(made.prediction, folder / "map.tif", overwrite=True),
         "picture": picture,
+        **table,
         "report": write_report(folder / "report.html", class_map_report(_class_map(made))),
     }
 
