@@ -147,7 +147,7 @@ def forward_of(model: Any, kind: Kind) -> Any:
     """
     if hasattr(model, "values"):
         return _Values(model)
-    if model.card.task == "fuse":
+    if getattr(model.card, "task", None) == "fuse":
         from cubekit.prediction.fusion import FusionForward
 
         return FusionForward(model.network)
