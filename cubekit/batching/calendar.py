@@ -41,6 +41,9 @@ class SeriesTable:
     encoding: Encoding
     """How stored numbers become physical ones."""
 
+    span: Dates | None = None
+    """(n, 2) first and last date of each series; None where `times` holds for all of them."""
+
     def __len__(self) -> int:
         return len(self.x)
 
@@ -101,6 +104,7 @@ def series_of(
     for column in constant:
         _refuse_changes(table[column], np.asarray(names), series, heads)
     about = table.iloc[heads].drop(columns=list(bands)).reset_index(drop=True)
+    span = None
     if steps == "months":
         values, times = _on_months(table[list(bands)], series, when, months)
     else:
@@ -110,6 +114,7 @@ def series_of(
             table, series, when = table[kept], series[kept], when[kept]
         calendar = _aligned(np.asarray(names)[series], series, when)
         values, times = table[list(bands)], calendar[0]
+        span = None if (calendar == times).all() else calendar[:, [0, -1]]
     stored = stored_numbers(values, encoding)
     return SeriesTable(
         x=stored.reshape(len(heads), len(times), len(bands)),
@@ -118,6 +123,7 @@ def series_of(
         names=np.asarray(names),
         about=about,
         encoding=encoding or Encoding(dtype=str(stored.dtype), nodata=np.nan),
+        span=span,
     )
 
 

@@ -39,8 +39,8 @@ def read_series(  # noqa: PLR0913  (tables differ in many ways; all keyword-only
     """Read labelled series from a table.
 
     Step `i` of one series is put beside step `i` of every other. Series may come from different years, as
-    reference data do: then ``times`` are the dates of the first sample, and a step may fall on another day of
-    the year by at most half the usual gap between dates.
+    reference data do: then ``times`` are the dates of the first sample, ``span`` holds the first and the last
+    date of each, and a step may fall on another day of the year by at most half the usual gap between dates.
 
     Parameters
     ----------
@@ -232,6 +232,7 @@ def labelled(table: SeriesTable, *, label: str, group: str | None = None, near: 
         crs=crs,
         resolution=None,
         encoding=table.encoding,
+        span=table.span,
     )
 
 

@@ -129,6 +129,34 @@ def index_columns(
     return np.stack([computed(values.T[None], name, inputs[name], physical)[0] for name in names], axis=1)
 
 
+def bands_for(cube: xr.Dataset, symbols: Sequence[str]) -> dict[str, int]:
+    """Look up the bands that stand for the symbols of the catalogue.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        As for :func:`add_indices`.
+    symbols : sequence of str
+        Such as ``"N"`` for near infrared, ``"S1"`` and ``"S2"`` for the short-wave infrareds.
+
+    Returns
+    -------
+    dict
+        Symbol to place of the band.
+
+    Raises
+    ------
+    UnknownNameError
+        For a band that the cube lacks.
+    """
+    places = _places([str(band) for band in cube.indexes["band"]], cube.attrs)
+    found = {symbol: _place(symbol, places) for symbol in symbols}
+    for symbol, place in found.items():
+        if place is None:
+            raise UnknownNameError(f"This needs {_described(symbol)}, which the cube lacks.")
+    return {symbol: place for symbol, place in found.items() if place is not None}
+
+
 def computed(block: Array, name: str, inputs: Mapping[str, float | int], coding: Encoding) -> FloatArray:
     """Compute one index from stored numbers.
 

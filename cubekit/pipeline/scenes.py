@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Protocol
 
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 import cubekit
+from cubekit.cube.fallback import fall_back
 from cubekit.errors import PipelineError
 from cubekit.pipeline.sections import Cube, Grid, Source
 from cubekit.sources.items import Items
@@ -67,19 +69,27 @@ def build_cube(spec: CubeJob, path: Path, *, overwrite: bool) -> xr.Dataset:
     items = open_scenes(spec.source)
     log.info("%d items", len(items))
     grid = None if spec.grid is None else cubekit.grid(**spec.grid.model_dump(exclude_none=True))
-    cube = cubekit.open_cube(
-        items,
-        grid,
-        bands=spec.cube.bands,
-        mask=spec.cube.mask,
-        dilate=spec.cube.dilate,
-        opening=spec.cube.opening,
-        resampling=spec.cube.resampling,
-    )
-    if spec.cube.composite is not None:
-        cube = cubekit.composite(cube, **spec.cube.composite.model_dump(exclude_none=True))
+    cube = _composited(items, grid, spec.cube, mask=spec.cube.mask)
+    if spec.cube.composite is not None and spec.cube.composite.fallback == "unmasked":
+        cube = fall_back(cube, _composited(items, grid, spec.cube, mask=None))
     if spec.cube.fill is not None:
         cube = cubekit.fill_gaps(cube, how=spec.cube.fill, limit=spec.cube.fill_limit)
     if spec.cube.indices:
         cube = cubekit.add_indices(cube, spec.cube.indices)
     return cubekit.write(cube, path, layout=spec.cube.layout, overwrite=overwrite)
+
+
+def _composited(items: Items, grid: GeoBox | None, words: Cube, *, mask: str | None) -> xr.Dataset:
+    """Open the scenes, and make one image a period where that is wanted."""
+    cube = cubekit.open_cube(
+        items,
+        grid,
+        bands=words.bands,
+        mask=mask,
+        dilate=words.dilate if mask else 0,
+        opening=words.opening if mask else 0,
+        resampling=words.resampling,
+    )
+    if words.composite is None:
+        return cube
+    return cubekit.composite(cube, **words.composite.model_dump(exclude_none=True, exclude={"fallback"}))

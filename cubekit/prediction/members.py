@@ -163,20 +163,20 @@ class SeriesMembers:
     """
 
     def __init__(self, models: Sequence[Any], kind: Kind, *, passes: int = 0) -> None:
-        self._forwards: list[Callable[[FloatArray], FloatArray]] = [
+        self._forwards: list[Callable[..., FloatArray]] = [
             _series_forward(version, kind, drawn=bool(passes))
             for model in models
             for version in _versions(model, passes)
         ]
         self.count = len(self._forwards)
 
-    def __call__(self, x: FloatArray) -> FloatArray:
+    def __call__(self, *inputs: FloatArray) -> FloatArray:
         """Return mean and, beside it, standard deviation ``(n, 2 k)``; of one member its values alone."""
         if self.count == 1:
-            return self._forwards[0](x)
+            return self._forwards[0](*inputs)
         mean = _Mean()
         for forward in self._forwards:
-            mean.add(forward(x))
+            mean.add(forward(*inputs))
         return np.concatenate(mean.result(), axis=1)
 
 
@@ -213,7 +213,7 @@ def _versions(model: Any, passes: int) -> list[Any]:
     return [_Drawn(model, thinned(model.network, number)) for number in range(passes)]
 
 
-def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[[FloatArray], FloatArray]:
+def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[..., FloatArray]:
     """Return what predicts series with a model."""
     if drawn:
         inputs = SeriesInput(model.card.dates(), model.card.normalisation)
@@ -229,7 +229,7 @@ def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[[FloatAr
         return forward
     if type(model) is Model and all(part.device.type == "cpu" for part in model.network.parameters()):
         model = Model(quick_series(model.network), model.card)
-    method: Callable[[FloatArray], FloatArray] = getattr(
+    method: Callable[..., FloatArray] = getattr(
         model, "values" if kind == "value" or not hasattr(model, "probabilities") else "probabilities"
     )
     return method

@@ -22,8 +22,8 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     Returns
     -------
     RunResult
-        With ``cube``, ``model``, ``prediction``, ``map``, ``picture`` and ``report``; from tables alone as
-        :func:`cubekit.pipeline.classify.tables.run_tables` says.
+        With ``cube``, ``split``, ``model``, ``prediction``, ``map``, ``picture`` and ``report``; from tables
+        alone as :func:`cubekit.pipeline.classify.tables.run_tables` says.
 
     Raises
     ------
@@ -39,12 +39,17 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     )
     labels = steps.labels_for(spec, cube)
     samples = place.step("samples", lambda: steps.samples_for(spec, cube, labels))
-    parts = steps.split_samples(spec, samples)
-    model = place.step("train", lambda: steps.train(spec, parts, folder / "model"))
+    split, parts = steps.split_samples(spec, samples, folder / "split.parquet")
+    model = place.step("train", lambda: steps.train(spec, parts, folder / "model", split=split))
     scores = place.step("evaluate", lambda: steps.evaluate(spec, model, parts))
     prediction = place.step(
         "predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr")
     )
+    if spec.predict.sieve:
+        raw = prediction
+        prediction = place.step(
+            "sieve", lambda: steps.without_specks(raw, folder / "sieved.zarr", least=spec.predict.sieve)
+        )
     reference = steps.compare_with_reference(spec, prediction, labels)
     if spec.also_random_split:
         again = folder / "model_random_split"

@@ -1,6 +1,6 @@
 """The words of a pipeline file for class maps."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,6 +45,28 @@ class Unlabelled(Section):
     scale: float = Field(default=1e-4, gt=0)
 
 
+class Patches(Section):
+    """How networks that see patches are fed; what is not said is as in ``train``."""
+
+    size: int = Field(default=32, gt=1)
+    stride: int | None = Field(default=None, gt=0)
+    flips: bool = True
+    batch: int = Field(default=16, gt=1)
+    epochs: int | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
+    schedule: Literal["constant", "cosine", "plateau", "step"] | list[int] | None = None
+    patience: int | None = Field(default=None, gt=0)
+
+
+class Compare(Section):
+    """Networks that ``cubekit compare`` trains on the split of the file."""
+
+    networks: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    arguments: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    patches: Patches = Patches()
+
+
 class ClassifyPipeline(Pipeline):
     """From scenes and labels, or from tables of series, to a class map."""
 
@@ -61,6 +83,7 @@ class ClassifyPipeline(Pipeline):
     baselines: list[Baseline] = Field(default=["majority", "random_forest"])
     predict: Predict = Predict()
     reference: Labels | None = None
+    compare: Compare | None = None
 
     @model_validator(mode="after")
     def _labels_or_series(self) -> "ClassifyPipeline":

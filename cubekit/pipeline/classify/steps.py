@@ -1,8 +1,5 @@
 """The steps of a class map: each is a few lines over the public functions."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +13,16 @@ from cubekit.batching.earth_engine import read_pixel_months
 from cubekit.batching.extract import extract
 from cubekit.batching.samples import Samples
 from cubekit.batching.series import read_series
+from cubekit.batching.split_record import Split
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
+from cubekit.nn import describe
 from cubekit.pipeline.classify.spec import ClassifyPipeline, Series
 from cubekit.pipeline.scenes import check_files
 from cubekit.pipeline.sections import Labels
-from cubekit.pipeline.training import save_with_curves
+from cubekit.pipeline.training import save_with_curves, trained_once
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
-
-log = logging.getLogger("cubekit")
 
 OPTIMISTIC = "random split (optimistic)"
 """Marks scores on samples whose neighbours were trained on."""
@@ -55,6 +52,9 @@ class Made:
 def check_inputs(spec: ClassifyPipeline) -> None:
     """Raise for what would only be missed once the cube is built, hours later perhaps."""
     check_network(spec.train.network, spec.train.arguments)
+    if spec.compare is not None:
+        for name in spec.compare.networks:
+            check_network(name, spec.compare.arguments.get(name, {}), form=describe(name).form)
     sections = {
         "labels": spec.labels,
         "series": spec.series,
@@ -62,6 +62,12 @@ def check_inputs(spec: ClassifyPipeline) -> None:
         "unlabelled": spec.unlabelled,
     }
     check_files({name: section.source for name, section in sections.items() if section is not None})
+
+
+def reference_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.DataArray | None:
+    """Put the reference map on the grid of the cube, or the labels where there is none."""
+    section = spec.reference or spec.labels
+    return None if section is None else _labels(section, cube)["label"]
 
 
 def labels_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.Dataset | None:
@@ -93,24 +99,28 @@ def table_samples(series: Series) -> Samples:
     return replace(samples, classes=ClassTable.of(names, colours=series.colours, codes=codes))
 
 
-def split_samples(spec: ClassifyPipeline, samples: Samples) -> Parts:
-    """Split as the pipeline says."""
-    return cubekit.split(samples, **spec.split.model_dump(exclude_none=True))
+def split_samples(spec: ClassifyPipeline, samples: Samples, path: Path) -> tuple[Split, Parts]:
+    """Split as the pipeline says, and write the split down."""
+    found = cubekit.plan_split(samples, **spec.split.model_dump(exclude_none=True))
+    found.save(path)
+    return found, found.apply(samples)
 
 
-def train(spec: ClassifyPipeline, parts: Parts, folder: Path) -> Model:
+def train(spec: ClassifyPipeline, parts: Parts, folder: Path, *, split: Split | None = None) -> Model:
     """Train, or reuse a model made from the same samples and settings."""
-    recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts[:2]]}
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    note = folder / "recipe.sha256"
-    if note.is_file() and note.read_text() == digest:
-        log.info("model in %s was made from the same samples and settings", folder)
-        return cubekit.load_model(folder)
-    options = spec.train.model_dump(exclude_none=True, exclude={"network"})
-    model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
-    save_with_curves(model, folder)
-    note.write_text(digest)
-    return model
+
+    def work() -> Model:
+        options = spec.train.model_dump(exclude_none=True, exclude={"network"})
+        model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, split=split, **options)
+        save_with_curves(model, folder)
+        return model
+
+    recipe = {
+        "train": spec.train.model_dump(mode="json"),
+        "samples": [part.digest() for part in parts[:2]],
+        "split": None if split is None else split.digest(),
+    }
+    return trained_once(folder, recipe, work)[0]
 
 
 def evaluate(spec: ClassifyPipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
@@ -152,6 +162,12 @@ def predict_map(spec: ClassifyPipeline, model: Model, cube: xr.Dataset, path: Pa
         turning=options.turning,
         overwrite=True,
     )
+
+
+def without_specks(prediction: xr.Dataset, path: Path, *, least: int) -> xr.Dataset:
+    """Merge patches of fewer pixels with their largest neighbour, and write the result."""
+    sieved = cubekit.smooth(prediction, method=None, sieve=least)
+    return cubekit.write(sieved, path, layout="maps", overwrite=True)
 
 
 def compare_with_reference(

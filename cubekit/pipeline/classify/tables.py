@@ -1,5 +1,6 @@
 """A job from tables alone: labelled series train a network, and it predicts a table of others."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from cubekit.pipeline.result import RunResult, Workplace
 from cubekit.prediction.places import map_of_places
 from cubekit.prediction.table import predict_table
 from cubekit.training.bundle import Model
+
+log = logging.getLogger("cubekit")
 
 
 def run_tables(spec: ClassifyPipeline, place: Workplace) -> RunResult:
@@ -46,13 +49,17 @@ def run_tables(spec: ClassifyPipeline, place: Workplace) -> RunResult:
         raise AssertionError
     series = spec.series
     samples = place.step("samples", lambda: steps.table_samples(series))
-    parts = steps.split_samples(spec, samples)
-    model = place.step("train", lambda: steps.train(spec, parts, folder / "model"))
+    split, parts = steps.split_samples(spec, samples, folder / "split.parquet")
+    model = place.step("train", lambda: steps.train(spec, parts, folder / "model", split=split))
     scores = place.step("evaluate", lambda: steps.evaluate(spec, model, parts))
     if spec.also_random_split:
         again = folder / "model_random_split"
         scores |= place.step("random split", lambda: steps.evaluate_random_split(spec, samples, again))
-    files = {"model": folder / "model", "confusion": folder / "confusion.png"}
+    files = {
+        "split": folder / "split.parquet",
+        "model": folder / "model",
+        "confusion": folder / "confusion.png",
+    }
     save_figure(confusion_figure(next(iter(scores.values())), title="Test samples"), files["confusion"])
     if spec.unlabelled is not None:
         files |= place.step("predict table", lambda: write_predicted(spec, model, folder))
@@ -93,7 +100,7 @@ def write_predicted(spec: ClassifyPipeline, model: Model, folder: Path) -> dict[
     try:
         drawn = map_of_places(frame, model.card.classes)
     except GridError as error:
-        steps.log.info("no map of the table: %s", error)
+        log.info("no map of the table: %s", error)
         return files
     return files | _write_map(drawn, folder, spec.title)
 
