@@ -227,7 +227,7 @@ def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[..., Flo
             return result
 
         return forward
-    if type(model) is Model and next(model.network.parameters()).device.type == "cpu":
+    if type(model) is Model and all(part.device.type == "cpu" for part in model.network.parameters()):
         model = Model(quick_series(model.network), model.card)
     method: Callable[..., FloatArray] = getattr(
         model, "values" if kind == "value" or not hasattr(model, "probabilities") else "probabilities"
