@@ -111,6 +111,7 @@ def test_a_ready_model_gives_settings_and_keys_beside_it_win(tmp_path: Path) -> 
 def test_every_pipeline_that_ships_is_right(path: Path) -> None:
     needed: dict[str, Any] = {"api": "http://127.0.0.1:1", "bbox": [0, 0, 1, 1], "labels": "l", "truth": "t"}
     needed |= {"classes": {1: "a"}, "colours": {"a": "#000000"}}
+    needed |= {"root": "maps", "zones": {"buffer": "buffer.tif"}}
     named = yaml.safe_load(path.read_text()).get("parameters", {})
     spec = read_pipeline(path, {name: value for name, value in needed.items() if name in named})
     assert spec.title
