@@ -4,6 +4,7 @@ VENV ?= .venv
 NEWEST_PYTHON ?= $(shell for p in python3.13 $(HOME)/.pyenv/versions/3.13*/bin/python3.13; do \
 	$$p -c '' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
+BENCH ?= $(VENV)-bench
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -13,7 +14,8 @@ BACK_ROOMS := $(wildcard cubekit/cli/*.py) cubekit/pipeline/scenes.py cubekit/pi
 	$(foreach name,blocks compiled conform failures handles http kernels lay metadata remote scenes tiff,cubekit/cube/$(name).py) \
 	$(foreach name,ledger mark metadata objects place plan regions remote,cubekit/store/$(name).py)
 
-.PHONY: help setup demo test lint format types wheel test-newest test-services bench clean
+.PHONY: help setup demo test lint format types wheel test-newest test-services test-xbatcher \
+	bench bench-full bench-check bench-page clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -70,6 +72,12 @@ $(VENV)-newest/.installed: pyproject.toml
 		-e '.[demo,hdf4,parquet]' hypothesis pytest pytest-socket pytest-timeout pytest-xdist zarr-cm
 	@touch $@
 
+test-xbatcher: setup  ## xbatcher's own tests, with our plans in the place of its generator
+	@echo "==> xbatcher's tests"
+	@PYTHONPATH=tests/batching $(BIN)/python -m pytest -q -c /dev/null --rootdir . -p no:cacheprovider -p xbatcher_plans \
+		-W ignore -k 'not (cached_getitem or to_tensor or to_named_tensor)' \
+		--pyargs xbatcher.tests.test_generators xbatcher.tests.test_accessors xbatcher.tests.test_torch_loaders
+
 test-services: setup $(VENV)-services/.installed  ## tests against nginx, pgSTAC, Azurite, S3 and hosts in network namespaces
 	@echo "==> tests with services"
 	@CUBEKIT_SERVICES=$(VENV)-services $(BIN)/python -m pytest -m services
@@ -79,19 +87,29 @@ $(VENV)-services/.installed: tests/services/install.sh tests/services/requiremen
 	@PYTHON=$(PYTHON) tests/services/install.sh $(VENV)-services
 	@touch $@
 
-bench: $(VENV)-bench/.installed  ## speed and memory beside peers and the bare work; results in benchmarks/results/
+bench: $(BENCH)/.installed  ## speed, memory and requests beside peers (10 minutes); results in benchmarks/results/
 	@echo "==> benchmarks"
-	@$(VENV)-bench/bin/python -m benchmarks
+	@$(BENCH)/bin/python -m benchmarks $(BENCHFLAGS)
 
-$(VENV)-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
-	@echo "==> virtual environment in $(VENV)-bench (a few minutes the first time)"
-	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
-	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]'
-	@# a peer that cannot be installed is named in the results; the others still run
-	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		-r benchmarks/requirements.txt || echo "==> not all peers are installed"
+bench-full: $(BENCH)/.installed  ## the same with five rounds (half an hour), for figures worth quoting
+	@$(BENCH)/bin/python -m benchmarks --full $(BENCHFLAGS)
+
+bench-check: $(BENCH)/.installed  ## the quick run; fails where a row fell far behind benchmarks/expected.json
+	@$(BENCH)/bin/python -m benchmarks --check $(BENCHFLAGS)
+
+bench-page:  ## docs/benchmarks.md from the last results
+	@$(BENCH)/bin/python -m benchmarks.page
+
+$(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	@echo "==> virtual environment in $(BENCH) (a few minutes the first time)"
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,fast]'
+	@# one after the other: a peer that cannot be installed is named in the results; the others still run
+	@grep -v '^#' benchmarks/requirements.txt | while read peer; do \
+		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$$peer" \
+			|| echo "==> without $$peer"; done
 	@touch $@
 
 clean:  ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-bench $(VENV)-services demo runs dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-newest $(BENCH) $(VENV)-services demo runs dist build .mypy_cache .ruff_cache .pytest_cache

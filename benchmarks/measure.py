@@ -78,7 +78,11 @@ class Row:
     tolerance: float = 1e-3
     """Relative difference up to which the ``check`` of two cases counts as equal."""
     shown: tuple[str, ...] = field(default=())
-    """Facts that get columns of their own in the table."""
+    """Facts that the table shows beside time and memory."""
+    unit: str = "wall"
+    """What is compared: the wall time of a run, or the fact that holds it for one piece of work."""
+    unit_cpu: str = "cpu"
+    """The same for CPU time."""
 
 
 def workers() -> int:

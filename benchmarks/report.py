@@ -17,16 +17,29 @@ PACKAGES = (
     "cubekit",
     "odc-stac",
     "stackstac",
+    "rioxarray",
     "xbatcher",
+    "torchgeo",
+    "zarrs",
+    "tensorstore",
     "xarray",
     "dask",
     "zarr",
     "rasterio",
     "numpy",
+    "numba",
     "torch",
 )
+LIMITS = frozenset(
+    {"bare decode", "bare loop", "bare CRC-32", "zarr, whole", "from memory", "fused forward in RAM"}
+)
+"""Cases that do less than the work, to show how much of it cannot be avoided."""
+
 Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Row to case to medians."""
+
+Record = Mapping[str, Any]
+"""What a run of the suite leaves: ``machine``, ``medians`` and ``runs``."""
 
 
 def machine() -> dict[str, Any]:
@@ -40,19 +53,19 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "load before": os.getloadavg()[0],
+        "load before": round(os.getloadavg()[0], 2),
     }
 
 
-def write_report(folder: Path, facts: Mapping[str, Any], rows: Rows, runs: Mapping[str, Any]) -> str:
-    """Write ``results.json``, ``results.md`` and ``results.png``; return the Markdown."""
+def write_report(folder: Path, record: Record) -> str:
+    """Write ``results.json``, ``results.md`` and ``results.svg``; return the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
-    bars = {name: judged(ROWS[name], row) for name, row in rows.items()}
-    record = {"machine": facts, "medians": rows, "bars": bars, "runs": runs}
-    (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    text = "\n".join([*_heading(facts), *_table(rows), "", *_bars(bars)]) + "\n"
+    bars = {name: judged(ROWS[name], row) for name, row in record["medians"].items()}
+    told = {**record, "bars": bars}
+    (folder / "results.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    text = "\n".join([*heading(record), "", *table(record["medians"]), "", *judgements(bars)]) + "\n"
     (folder / "results.md").write_text(text, encoding="utf-8")
-    draw(rows, folder / "results.png")
+    draw(record["medians"], folder / "results.svg")
     return text
 
 
@@ -68,13 +81,17 @@ def judged(row: Row, medians: Mapping[str, Mapping[str, Any]]) -> list[dict[str,
     return found
 
 
-def _heading(facts: Mapping[str, Any]) -> list[str]:
-    lines = [f"{key}: {value}" for key, value in facts.items() if key != "packages"]
-    packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
-    return [*[f"- {line}" for line in lines], f"- packages: {packages}", ""]
+def heading(record: Record) -> list[str]:
+    """Return the facts of the machine as a list."""
+    facts = record["machine"]
+    lines = [f"- {key}: {value}" for key, value in facts.items() if key != "packages"]
+    return [
+        *lines,
+        "- packages: " + ", ".join(f"{name} {number}" for name, number in facts["packages"].items()),
+    ]
 
 
-def _table(rows: Rows) -> list[str]:
+def table(rows: Rows) -> list[str]:
     """Return one table; ratios are the case's over cubekit's, so above 1 means that cubekit is ahead."""
     lines = [
         "| work | case | wall s (min to max) | CPU s | wall x | CPU x | peak MB | more |",
@@ -83,7 +100,7 @@ def _table(rows: Rows) -> list[str]:
     for name, row in rows.items():
         own = row.get("cubekit", {})
         for case, medians in row.items():
-            title = ROWS[name].title if case == next(iter(row)) else ""
+            title = f"**{name}** {ROWS[name].title}" if case == next(iter(row)) else ""
             lines.append(f"| {title} | {case} | {_cells(ROWS[name], medians, own)} |")
     return lines
 
@@ -92,7 +109,7 @@ def _cells(row: Row, medians: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     if "failed" in medians:
         return f"not measured: {medians['failed'].replace('|', '/')} | | | | | "
     wall = f"{medians['wall']:.2f} ({medians['wall_min']:.2f} to {medians['wall_max']:.2f})"
-    ratios = [f"{medians[key] / own[key]:.2f}" if own.get(key) else "" for key in ("wall", "cpu")]
+    ratios = [f"{medians[key] / own[key]:.2f}" if own.get(key) else "" for key in (row.unit, row.unit_cpu)]
     more = [f"{key} {medians[key]:.4g}" for key in row.shown if key in medians]
     theirs, ours = medians.get("check"), own.get("check")
     if theirs is not None and ours is not None and abs(theirs - ours) > row.tolerance * abs(ours):
@@ -101,39 +118,52 @@ def _cells(row: Row, medians: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     return " | ".join(figures)
 
 
-def _bars(bars: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+def judgements(bars: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """Return the table of what was asked and reached."""
     lines = ["| row | bar | asked | reached | |", "|---|---|---|---|---|"]
     words = {True: "met", False: "**missed**", None: "not measured"}
-    for name, judgements in bars.items():
-        for bar in judgements:
-            value = "" if bar["value"] is None else f"{bar['value']:.2f}"
+    for name, found in bars.items():
+        for bar in found:
+            value = "" if bar["value"] is None else f"{bar['value']:.3g}"
             lines.append(f"| {name} | {bar['text']} | {bar['wanted']} | {value} | {words[bar['met']]} |")
     return lines
 
 
 def draw(rows: Rows, path: Path) -> None:
-    """Draw wall times over cubekit's, a group of bars for each row."""
+    """Draw, for each row, the time of each other case over cubekit's; grey cases are limits, not peers."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    shown = [
-        (name, case, medians["wall"] / row["cubekit"]["wall"])
-        for name, row in rows.items()
-        if "wall" in row.get("cubekit", {})
-        for case, medians in row.items()
-        if "wall" in medians
-    ]
-    figure = Figure(figsize=(9, 1 + 0.22 * len(shown)), layout="constrained")
+    shown: list[tuple[str, str, float]] = []
+    for name, row in rows.items():
+        unit = ROWS[name].unit
+        own = row.get("cubekit", {}).get(unit)
+        others = [(case, found[unit] / own) for case, found in row.items() if own and unit in found]
+        shown += [(name, case, ratio) for case, ratio in others if not case.startswith("cubekit")]
+    figure = Figure(figsize=(8, 0.8 + 0.19 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    colours = ["#1b6e53" if case.startswith("cubekit") else "#9aa5b1" for _, case, _ in shown]
-    drawn = axes.barh([f"{name}: {case}" for name, case, _ in shown], [ratio for *_, ratio in shown])
-    for bar, colour in zip(drawn, colours, strict=True):
-        bar.set_color(colour)
-    axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=7)
-    axes.axvline(1, color="black", linewidth=0.6)
-    axes.set(xscale="log", xlabel="wall time over cubekit's (longer: cubekit is ahead)")
-    axes.tick_params(axis="y", labelsize=7)
+    colours = [
+        "#9aa5b1" if case in LIMITS else "#1b6e53" if ratio >= 1 else "#b5483a" for _, case, ratio in shown
+    ]
+    axes.barh(range(len(shown)), [ratio - 1 for *_, ratio in shown], left=1, color=colours)
+    for number, (_, _, ratio) in enumerate(shown):
+        left = ratio < 1
+        axes.annotate(
+            f"{ratio:.2g}", (ratio, number), (-3 if left else 3, 0), textcoords="offset points", fontsize=7,
+            va="center", ha="right" if left else "left",
+        )  # fmt: skip
+    axes.set_yticks(range(len(shown)), [f"{name}: {case}" for name, case, _ in shown], fontsize=7)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set(
+        xscale="log",
+        xlabel="time over cubekit's (green: a slower peer, red: a faster one, grey: a limit)",
+    )
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.margins(x=0.12, y=0.01)
     axes.invert_yaxis()
-    figure.savefig(path, dpi=120)
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cubekit"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _commit() -> str:

@@ -1,6 +1,6 @@
 """All rows of the suite, in the order in which they are run and shown."""
 
-from benchmarks import composite, load, patches, planning, prediction, series, stores
+from benchmarks import composite, load, patches, planning, prediction, series, stores, training
 from benchmarks.measure import Row
 
 ROWS: dict[str, Row] = {
@@ -10,5 +10,6 @@ ROWS: dict[str, Row] = {
     **stores.ROWS,
     **series.ROWS,
     **patches.ROWS,
+    **training.ROWS,
     **prediction.ROWS,
 }

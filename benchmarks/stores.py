@@ -1,4 +1,4 @@
-"""Row 5: write, read and verify a store beside the bare loop over the same chunks with the same codec."""
+"""Write, read and verify a store beside other libraries and the bare loop: same chunks, same codec."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.composite import scratch
 from benchmarks.inputs import Inputs, check
-from benchmarks.measure import Bar, Clock, Facts, Row, workers
+from benchmarks.measure import Bar, Case, Clock, Facts, Row, workers
 from cubekit.typing import Array
 
 Window = tuple[slice, ...]
@@ -66,25 +66,76 @@ def write_cubekit(inputs: Inputs, clock: Clock) -> Facts:
         return _sized(folder / "out.zarr", cube)
 
 
-def write_xarray(inputs: Inputs, clock: Clock) -> Facts:
-    """Write by xarray with the same codec and chunks, a Dask block a shard; nothing is flushed."""
-    import dask
+def _plain_store(folder: Path, cube: Any) -> Any:
+    """Make an empty array with the same codec, chunks and shards."""
+    import zarr
 
     from cubekit.store.layout import codecs, plan_layout
 
-    cube = _cube(inputs)
     layout = plan_layout(cube, "series")["data"]
-    cube = cube.drop_encoding()
-    cube = cube.chunk(dict(zip(layout.dims, layout.objects, strict=True)))
-    cube["data"].encoding = {
-        "chunks": layout.chunks,
-        "shards": layout.shards,
-        "compressors": codecs(),
-    }
+    array: Any = zarr.create_array(
+        folder,
+        shape=cube["data"].shape,
+        chunks=layout.chunks,
+        shards=layout.shards,
+        dtype="uint16",
+        compressors=codecs(),
+    )
+    return array, layout
+
+
+def _pipeline(name: str | None) -> None:
+    """Choose the codec pipeline of zarr-python."""
+    if name == "zarrs":
+        import zarr
+        import zarrs  # type: ignore[import-not-found]  # noqa: F401
+
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+
+
+def write_zarr(pipeline: str | None = None) -> Case:
+    """Write by zarr-python, a shard in each of two threads."""
+
+    def case(inputs: Inputs, clock: Clock) -> Facts:
+        _pipeline(pipeline)
+        cube = _cube(inputs)
+        values = cube["data"].to_numpy()
+        with scratch(inputs) as folder:
+            array, layout = _plain_store(folder / "out.zarr", cube)
+
+            def write(window: Window) -> None:
+                array[window] = values[window]
+
+            with clock, ThreadPoolExecutor(workers()) as pool:
+                list(pool.map(write, _windows(values.shape, layout.objects)))
+            return _sized(folder / "out.zarr", cube)
+
+    return case
+
+
+def write_tensorstore(inputs: Inputs, clock: Clock) -> Facts:
+    """Write by tensorstore into an array that zarr-python has made."""
+    cube = _cube(inputs)
+    values = cube["data"].to_numpy()
     with scratch(inputs) as folder:
-        with clock, dask.config.set(scheduler="threads", num_workers=workers()):
-            cube.to_zarr(folder / "out.zarr", zarr_format=3, consolidated=False)
+        _, layout = _plain_store(folder / "out.zarr", cube)
+        array = _tensorstore(folder / "out.zarr")
+        with clock, ThreadPoolExecutor(workers()) as pool:
+            list(
+                pool.map(
+                    lambda window: array[window].write(values[window]).result(),
+                    _windows(values.shape, layout.objects),
+                )
+            )
         return _sized(folder / "out.zarr", cube)
+
+
+def _tensorstore(folder: Path) -> Any:
+    import tensorstore  # type: ignore[import-not-found]
+
+    place = {"driver": "file", "path": str(folder)}
+    threads = {"data_copy_concurrency": {"limit": workers()}}
+    return tensorstore.open({"driver": "zarr3", "kvstore": place, "context": threads}).result()
 
 
 def write_bare(inputs: Inputs, clock: Clock) -> Facts:
@@ -111,6 +162,32 @@ def read_cubekit(inputs: Inputs, clock: Clock) -> Facts:
     inputs.store().isel(y=slice(64), x=slice(64)).compute()
     with clock, dask.config.set(scheduler="threads", num_workers=workers()):
         values = inputs.store()["data"].to_numpy()
+    return {"check": check(values)}
+
+
+def read_zarr(pipeline: str | None = None) -> Case:
+    """Read the same store by zarr-python, in one call."""
+
+    def case(inputs: Inputs, clock: Clock) -> Facts:
+        import zarr
+
+        _pipeline(pipeline)
+        path = inputs.folder / "cube.zarr"
+        np.asarray(zarr.open_group(path, mode="r")["data"][..., :64, :64])  # type: ignore[index]
+        with clock:
+            array: Any = zarr.open_group(path, mode="r")["data"]
+            values = np.asarray(array[:])
+        return {"check": check(values)}
+
+    return case
+
+
+def read_tensorstore(inputs: Inputs, clock: Clock) -> Facts:
+    """Read the same store by tensorstore."""
+    path = inputs.folder / "cube.zarr" / "data"
+    _tensorstore(path)[..., :64, :64].read().result()
+    with clock:
+        values = _tensorstore(path).read().result()
     return {"check": check(values)}
 
 
@@ -221,13 +298,25 @@ ROWS = {
     ),
     "store-write": Row(
         title="Store: write a cube from memory, layout for series",
-        cases={"cubekit": write_cubekit, "xarray": write_xarray, "bare loop": write_bare},
-        bars=(Bar(text="0.8 of the bare loop (issue 4)", against=("bare loop",), at_least=0.8),),
+        cases={
+            "cubekit": write_cubekit,
+            "zarr-python": write_zarr(),
+            "zarrs": write_zarr("zarrs"),
+            "tensorstore": write_tensorstore,
+            "bare loop": write_bare,
+        },
+        bars=(Bar(text="of the bare loop (issue 4)", against=("bare loop",), at_least=0.8),),
         shown=("cube_mb", "stored_mb"),
     ),
     "store-read": Row(
         title="Store: read it back into memory",
-        cases={"cubekit": read_cubekit, "bare loop": read_bare},
+        cases={
+            "cubekit": read_cubekit,
+            "zarr-python": read_zarr(),
+            "zarrs": read_zarr("zarrs"),
+            "tensorstore": read_tensorstore,
+            "bare loop": read_bare,
+        },
     ),
     "store-verify": Row(
         title="Store: verify every object",

@@ -195,6 +195,32 @@ class PatchPlan(Plan):
         share: FloatArray = self._sums(values) / (height * width)
         return share
 
+    def shares(self, label: IntArray | xr.DataArray, classes: int) -> FloatArray:
+        """Return the share of each class in the pixels of each patch.
+
+        Parameters
+        ----------
+        label : numpy.ndarray or xarray.DataArray
+            (y, x) class index, below 0 where there is none.
+        classes : int
+            How many there are.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n, classes) float64; rows sum to the labelled share of the patch.
+
+        Raises
+        ------
+        OptionError
+            If the shape differs from the data's.
+        """
+        shares = np.zeros((len(self), classes))
+        area = self.input_dims["y"] * self.input_dims["x"]
+        for each, sums, _ in self._by_class(label):
+            shares[:, each] = sums / area
+        return shares
+
     def keep_valid(self, valid: BoolArray | xr.DataArray, *, least: float = 0.5) -> Self:
         """Leave out patches with too little data.
 

@@ -147,6 +147,10 @@ def forward_of(model: Any, kind: Kind) -> Any:
     """
     if hasattr(model, "values"):
         return _Values(model)
+    if model.card.task == "fuse":
+        from cubekit.prediction.fusion import FusionForward
+
+        return FusionForward(model.network)
     inputs = SeriesInput(model.card.dates(), model.card.normalisation)
     temperature = getattr(model, "temperature", None) or getattr(model.card, "temperature", None) or 1.0
     rescale = getattr(model.card, "task", None) == "forecast"

@@ -18,6 +18,12 @@ Schedule = Literal["constant", "cosine", "plateau", "step"]
 """How the learning rate falls: not at all; to zero along a cosine over all epochs; to a tenth after five
 epochs without a lower validation loss; by a fifth after each fifth of the epochs."""
 
+Milestones = tuple[int, ...]
+"""Epochs after which the learning rate is halved."""
+
+Keep = Literal["loss", "accuracy", "macro_f1", "weighted_f1"]
+"""What chooses the epoch whose weights are kept: the lowest validation loss, or the highest score."""
+
 SHOWN_ITEMS = 5
 
 
@@ -34,8 +40,11 @@ class Recipe:
     weight_decay: float = WEIGHT_DECAY
     """L2 penalty."""
 
-    schedule: Schedule = "constant"
-    """How the learning rate falls."""
+    schedule: Schedule | Milestones = "constant"
+    """How the learning rate falls, or after which epochs it is halved."""
+
+    lowest_rate: float = 0.0
+    """Where a cosine schedule ends."""
 
     clip: float | None = 1.0
     """Gradients are clipped to this norm, so that one odd batch cannot throw the weights away."""
@@ -82,6 +91,9 @@ class Task(LightningModule):
     recipe : Recipe, optional
         Learning rate, schedule and the like.
     """
+
+    monitor = "valid_loss"
+    """Score of the validation samples whose lowest value chooses the epoch that is kept."""
 
     def __init__(self, model: Predictor, *, recipe: Recipe | None = None) -> None:
         super().__init__()
@@ -238,7 +250,7 @@ class Task(LightningModule):
         scheduler = scheduler_of(optimizer, recipe)
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "valid_loss"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
 
 
 def adam(
@@ -283,8 +295,10 @@ def scheduler_of(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Any:
     """
     from torch.optim import lr_scheduler
 
+    if not isinstance(recipe.schedule, str):
+        return lr_scheduler.MultiStepLR(optimizer, milestones=list(recipe.schedule), gamma=0.5)
     if recipe.schedule == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs, eta_min=recipe.lowest_rate)
     if recipe.schedule == "plateau":
         return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
     if recipe.schedule == "step":
