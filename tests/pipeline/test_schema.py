@@ -137,8 +137,8 @@ def test_every_pipeline_that_ships_is_right(path: Path) -> None:
     needed |= {"items": "items.json", "classes": {1: "a"}, "colours": {"a": "#000000"}}
     needed |= {"root": "maps", "zones": {"buffer": "buffer.tif"}}
     named = yaml.safe_load(path.read_text()).get("parameters", {})
-    spec = read_pipeline(path, {name: value for name, value in needed.items() if name in named})
-    assert spec.title
+    settings = {name: value for name, value in needed.items() if name in named}
+    assert schema.read_pipeline(path, settings).title
 
 
 @pytest.mark.parametrize(
