@@ -251,7 +251,8 @@ class _Number:
 
         if not re.fullmatch(r"[<>|=]?[biuf]\d{1,2}", self.code) or self.order not in {"<", ">", "|", "="}:
             raise SecurityError(f"it holds values of type {self.code!r}, expected booleans or numbers.")
-        return np.dtype(self.code).newbyteorder(self.order if self.order in {"<", ">"} else "=")
+        turned: Literal["<", ">", "="] = "<" if self.order == "<" else ">" if self.order == ">" else "="
+        return np.dtype(self.code).newbyteorder(turned)
 
 
 class _PickledArray:
@@ -268,7 +269,7 @@ class _PickledArray:
         """Make the array; NumPy refuses bytes that do not fill the shape."""
         import numpy as np
 
-        if not isinstance(kind, _Number) or not isinstance(raw, bytes | bytearray | pickle.PickleBuffer):
+        if not isinstance(kind, _Number) or not isinstance(raw, bytes | bytearray):
             raise SecurityError("it builds an array in a way that NumPy does not.")
         self.values = np.frombuffer(raw, kind.resolve()).reshape(shape, order=order)
 
