@@ -36,11 +36,12 @@ Prepare = Callable[[Job, Inputs, int, str | None, Any], Callable[[], Array]]
 
 
 def cubekit(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -> Callable[[], Array]:
-    """Open a lazy cube in its default blocks, and compute it."""
+    """Open a lazy cube in its default blocks, and load it."""
     import cubekit as ck
 
     items = inputs.items(count, base)
-    return lambda: np.asarray(ck.open_cube(items, grid, bands=job.bands, resampling=job.resampling)["data"])
+    options: dict[str, Any] = {"bands": job.bands, "resampling": job.resampling}
+    return lambda: ck.load(ck.open_cube(items, grid, **options))["data"].values
 
 
 def odc_dask(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -> Callable[[], Array]:

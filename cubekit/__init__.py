@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
+    from cubekit.cube.eager import load
     from cubekit.cube.fill import fill_gaps
     from cubekit.cube.indices import add_indices
     from cubekit.cube.load import open_cube
@@ -70,6 +71,7 @@ _load, _, _ = lazy_loader.attach(
         "cube.audit": ["audit_offsets"],
         "cube.composite": ["composite"],
         "cube.cost": ["plan"],
+        "cube.eager": ["load"],
         "cube.fill": ["fill_gaps"],
         "cube.indices": ["add_indices"],
         "cube.load": ["open_cube"],
@@ -123,6 +125,7 @@ __all__ = [
     "fit_normalisation",
     "folds",
     "grid",
+    "load",
     "load_fractions",
     "load_labels",
     "load_model",

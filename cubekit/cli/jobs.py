@@ -19,8 +19,16 @@ def run(
     overwrite: Annotated[
         bool, typer.Option(help="Replace a cube made from other scenes or settings.")
     ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Make sample data and run on them; results in --out, default demo.")
+    ] = False,
 ) -> None:
     """Run a whole job from scenes to a map and its report; run it again to finish an interrupted one."""
+    if demo:
+        from cubekit.demo import run_demo
+
+        run_demo(out or Path("demo"), pipeline, settings=settings_of(settings or []))
+        return
     result = cubekit.run(pipeline, out=out, settings=settings_of(settings or []), overwrite=overwrite)
     print(result.summary())
 

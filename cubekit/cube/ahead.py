@@ -16,8 +16,17 @@ from cubekit.cube.lay import Loaded
 from cubekit.cube.plan import Plan, bounds_on
 from cubekit.cube.quality import masked_by
 from cubekit.cube.reader import MARGINS, MAX_WINDOW, Source, kernel_margin, read_onto, read_values
-from cubekit.cube.remote import is_remote
-from cubekit.cube.resample import Pixels, Positions, Window, positions, sample_nearest, warp, window_of
+from cubekit.cube.remote import FEW_FILES, is_remote
+from cubekit.cube.resample import (
+    Pixels,
+    Place,
+    Positions,
+    Window,
+    positions,
+    sample_nearest,
+    warp,
+    window_of,
+)
 from cubekit.errors import SourceError
 from cubekit.typing import Array, IntArray
 
@@ -27,7 +36,6 @@ IN_FLIGHT: Final = 32
 AHEAD_BYTES: Final = 32 * 2**20
 """Pixels that one block may hold of dates that it has not come to yet."""
 
-_FEW = 12  # files of one block: with more, bytes for the next one would not be kept that long
 _Key = tuple[int, int]
 _Values = tuple[Array, float | None]
 
@@ -57,6 +65,7 @@ class Windows:
         halo = plan.mask.reach if plan.mask is not None else 0
         self._padded = target.pad(halo) if halo else target
         self._positions: dict[tuple[int, bool], Positions] = {}
+        self._places: dict[tuple[int, str, bool], Place | None] = {}
         self._reading: dict[_Key, tuple[Future[_Values], int]] = {}
         self._begun: set[_Key] = set()
         self._wholes: dict[int, Window] = {}
@@ -114,17 +123,16 @@ class Windows:
         """
         if self._remote:
             self._read_ahead(scene)
-        source, window = self._window(scene, band)
-        if window is None:
+        source, place = self._place(scene, band)
+        if place is None:
             return None
-        method = self._plan.resampling[band]
-        where = self.positions(source.form.geobox)
+        method, window = self._plan.resampling[band], place.window
         if window.size > MAX_WINDOW and max(self._target.shape) > 1:
             whole = read_onto(source, self._target, resampling=method)
             return Loaded.placed(whole)
         values, nodata = self._values(scene, band, source, window)
         if method in MARGINS:
-            return Loaded(values, nodata, window, where, method)
+            return Loaded(values, nodata, place, method)
         part = source.form.geobox[window.top : window.bottom, window.left : window.right]
         return Loaded.placed(warp(Pixels(values, valid_in(values, nodata)), part, self._target, method))
 
@@ -149,23 +157,28 @@ class Windows:
         layer = len(self._plan.bands)
         if self._remote:
             self._read_ahead(scene, quality_only=True)
-        source, window = self._window(scene, layer)
-        if window is None:
+        source, place = self._place(scene, layer)
+        if place is None:
             return None
-        where = self.positions(source.form.geobox, padded=True)
-        if window.size > MAX_WINDOW and max(self._padded.shape) > 1:
+        if place.window.size > MAX_WINDOW and max(self._padded.shape) > 1:
             return read_onto(source, self._padded, every_value=True)
-        values, _ = self._values(scene, layer, source, window)
-        return sample_nearest(Pixels(values, np.ones(values.shape, bool)), window, where)
+        values, _ = self._values(scene, layer, source, place.window)
+        return sample_nearest(Pixels(values, np.ones(values.shape, bool)), place.window, place.where)
 
-    def _window(self, scene: int, layer: int) -> tuple[Source, Window | None]:
+    def _place(self, scene: int, layer: int) -> tuple[Source, Place | None]:
+        """Find the block in a file; files of one grid share the answer."""
         source = self._plan.source(scene, layer)
         if source is None:  # pragma: no cover  (callers ask for what is there)
             raise SourceError(f"Item {self._plan.scenes[scene]!r} lacks an asset.")
         box, quality = source.form.geobox, layer == len(self._plan.bands)
         method = "nearest" if quality else self._plan.resampling[layer]
-        margin = MARGINS[method] if method in MARGINS else kernel_margin(box, self._target)
-        return source, window_of(self.positions(box, padded=quality), box.shape.yx, margin)
+        key = (id(box), method, quality)
+        if key not in self._places:
+            where = self.positions(box, padded=quality)
+            margin = MARGINS[method] if method in MARGINS else kernel_margin(box, self._target)
+            window = window_of(where, box.shape.yx, margin)
+            self._places[key] = None if window is None else Place(where, window)
+        return source, self._places[key]
 
     def _values(self, scene: int, layer: int, source: Source, window: Window) -> _Values:
         future, _ = self._reading.pop((scene, layer), (None, 0))
@@ -202,15 +215,16 @@ class Windows:
         if key in self._begun or self._plan.source(scene, layer) is None:
             return
         self._begun.add(key)
-        source, window = self._window(scene, layer)
-        if window is not None and window.size <= MAX_WINDOW and is_remote(source.href):
-            size = window.size * np.dtype(source.form.dtype).itemsize
+        source, place = self._place(scene, layer)
+        if place is not None and place.window.size <= MAX_WINDOW and is_remote(source.href):
+            size = place.window.size * np.dtype(source.form.dtype).itemsize
             around = self._around(source)
-            self._reading[key] = (_pool(os.getpid()).submit(read_values, source, window, around), size)
+            reading = _pool(os.getpid()).submit(read_values, source, place.window, around)
+            self._reading[key] = (reading, size)
 
     def _around(self, source: Source) -> Window | None:
         """Return what the whole cube needs of a file, if the next blocks will find it still there."""
-        if len(self._upper) * self._plan.form_of.shape[1] > _FEW:
+        if len(self._upper) * self._plan.form_of.shape[1] > FEW_FILES:
             return None
         key = id(source.form.geobox)
         if key not in self._wholes:

@@ -11,6 +11,7 @@ from cubekit.cube.ahead import Windows
 from cubekit.cube.lay import Recode, lay
 from cubekit.cube.plan import Plan
 from cubekit.cube.quality import masked_by, shaped
+from cubekit.cube.reader import many_reads
 from cubekit.cube.resample import covered
 from cubekit.errors import SourceError
 from cubekit.typing import Array, BoolArray, IntArray
@@ -88,7 +89,7 @@ def _load(plan: Plan, block_id: tuple[int, int, int, int], *, kept: bool) -> tup
     block = np.full(shape, dtype.type(fill), dtype)
     status = np.zeros(shape if kept else (1, *shape[1:]), np.uint8)
     steps = [plan.touching(step, rows, cols) for step in range(times.start, times.stop)]
-    with Windows(plan, target, steps) as windows:
+    with many_reads(), Windows(plan, target, steps) as windows:
         for number, scenes in enumerate(steps):
             became = status[number if kept else 0]
             became[:] = codes.OUTSIDE

@@ -5,11 +5,12 @@ from typing import Self
 
 import numpy as np
 
-from cubekit.cube import fast
+from cubekit.cube import lay_numba
 from cubekit.cube.contract import Encoding
 from cubekit.cube.kernels import off_nodata, valid_in
 from cubekit.cube.plan import Plan
-from cubekit.cube.resample import Pixels, Positions, Window, sample_bilinear, sample_nearest
+from cubekit.cube.reader import Source
+from cubekit.cube.resample import Pixels, Place, sample_bilinear, sample_nearest
 from cubekit.cube.status import READ
 from cubekit.errors import SourceError
 from cubekit.typing import Array, BoolArray
@@ -20,16 +21,13 @@ class Loaded:
     """Stored numbers of a file for a block."""
 
     values: Array
-    """Shape (y, x): of the window, or of the block where `where` is None."""
+    """Shape (y, x): of the window, or of the block where `place` is None."""
 
     nodata: float | None
     """Stored number that means "no data"."""
 
-    window: Window | None = None
-    """Rows and columns of the file."""
-
-    where: Positions | None = None
-    """Places of the block's pixels in the file."""
+    place: Place | None = None
+    """Where the block lies in the file."""
 
     method: str = "nearest"
     """Resampling that is still to be done."""
@@ -65,8 +63,8 @@ class Recode:
     nodata: float | None
     """Of the file, as its metadata says it."""
 
-    label: str
-    """Item and asset, for messages."""
+    source: Source | str
+    """The asset, or the item that lacks it, for messages."""
 
     @classmethod
     def of(cls, plan: Plan, scene: int, band: int) -> Self:
@@ -92,8 +90,13 @@ class Recode:
             shift=int(plan.shifts[scene, band]),
             exact=plan.resampling[band] == "nearest",
             nodata=form.nodata,
-            label=plan.scenes[scene] if source is None else source.label,
+            source=plan.scenes[scene] if source is None else source,
         )
+
+    @property
+    def label(self) -> str:
+        """Say which item and asset."""
+        return self.source if isinstance(self.source, str) else self.source.label
 
     @property
     def may_clash(self) -> bool:
@@ -122,7 +125,7 @@ def lay(loaded: Loaded, rule: Recode, out: Array, status: Array, hidden: BoolArr
     SourceError
         Where data of the file is the number that means "no data" in the cube; nothing is filled then.
     """
-    if fast.lay(loaded, rule, out, status, hidden):
+    if lay_numba.lay(loaded, rule, out, status, hidden):
         return
     pixels = _sampled(loaded)
     take = pixels.valid & (status != READ)
@@ -135,10 +138,10 @@ def lay(loaded: Loaded, rule: Recode, out: Array, status: Array, hidden: BoolArr
 def _sampled(loaded: Loaded) -> Pixels:
     valid = valid_in(loaded.values, loaded.nodata) if loaded.valid is None else loaded.valid
     pixels = Pixels(loaded.values, valid)
-    if loaded.where is None or loaded.window is None:
+    if loaded.place is None:
         return pixels
     sample = sample_nearest if loaded.method == "nearest" else sample_bilinear
-    return sample(pixels, loaded.window, loaded.where)
+    return sample(pixels, loaded.place.window, loaded.place.where)
 
 
 def recode(rule: Recode, values: Array, valid: BoolArray) -> Array:

@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -106,6 +107,8 @@ _HANDLES = Handles()
 atexit.register(_HANDLES.clear)
 
 _FILES = Files()
+
+_THREAD = threading.local()
 
 T = TypeVar("T")
 _Values = tuple[Array, float | None]
@@ -399,7 +402,7 @@ def _read_ranges(source: Source, window: Window, around: Window | None, grant: A
         raise UnusualTiffError("Only GDAL knows what to do with these credentials.")
     form = source.form
     with (
-        rasterio.Env(**_settings()),
+        many_reads(),
         _FILES.open(
             _key(source),
             grant.address,
@@ -465,8 +468,31 @@ def _settings() -> dict[str, str | int]:
 
 
 @contextmanager
+def many_reads() -> Iterator[None]:
+    """Set GDAL's limits once for all reads of this thread, until the block ends.
+
+    Yields
+    ------
+    None
+        Reads in between set what is particular to their file only.
+    """
+    if getattr(_THREAD, "limited", False):
+        yield
+        return
+    with rasterio.Env(**_settings()):
+        _THREAD.limited = True
+        try:
+            yield
+        finally:
+            _THREAD.limited = False
+
+
+@contextmanager
 def _env(grant: Access, **more: str) -> Iterator[None]:
     """Set GDAL's limits, and the credentials of one file, until the block ends."""
+    if not grant.settings and not more and getattr(_THREAD, "limited", False):
+        yield
+        return
     with rasterio.Env(**_settings(), **more):
         setenv(**grant.settings)  # Env itself refuses keys of S3
         yield

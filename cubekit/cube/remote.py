@@ -28,11 +28,14 @@ GAP_BYTES: Final = 512 * 2**10
 """Bytes between two tiles that are read along rather than asking twice: what a network carries in the time
 of one request."""
 
-SMALL_BYTES: Final = 2 * 2**20
-"""Tiles of one file that are read together, before they are asked for, where all will be."""
-
 CACHE_BYTES: Final = 64 * 2**20
 """Encoded bytes that one process keeps for neighbouring blocks."""
+
+FEW_FILES: Final = 8
+"""Files whose tiles are read together, before they are asked for, where all will be."""
+
+ALONG_BYTES: Final = CACHE_BYTES // FEW_FILES
+"""Bytes of one file that are read so: those of a few files can be kept."""
 
 MAX_REQUEST: Final = 2**30
 """Bytes of the tiles of one window; beyond it a file is taken for damaged."""
@@ -194,13 +197,13 @@ class Files:
 
     def _bytes(
         self, key: Key, file: TiffFile, url: str, places: list[_Place], more: list[_Place]
-    ) -> list[bytes]:
+    ) -> list[memoryview]:
         """Return parts of a file, those that are here or on their way included."""
         mine: list[_Span] = []
         with self._lock:
             lacking = _lacking(file.spans, places)
             along = _lacking(file.spans, more) if lacking else []
-            if sum(stop - start for start, stop in _merged(along)) <= SMALL_BYTES:
+            if sum(stop - start for start, stop in _merged(along)) <= ALONG_BYTES:
                 lacking = sorted({*lacking, *along})
             for start, stop in _merged(lacking):
                 mine.append(_Span(start, stop))
@@ -211,7 +214,7 @@ class Files:
         for span in mine[:1]:
             self._fetch(key, file, url, span)
         return [
-            span.content.result()[start - span.start : stop - span.start]
+            memoryview(span.content.result())[start - span.start : stop - span.start]
             for (start, stop), span in zip(places, found, strict=True)
             if span is not None
         ]

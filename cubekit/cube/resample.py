@@ -5,7 +5,7 @@ the same for any chunk sizes. GDAL's warper does not promise that: it approximat
 each scan line of the block that it is given, which moves nearest neighbours between blocks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -54,6 +54,20 @@ class Window:
     def size(self) -> int:
         """Number of pixels."""
         return (self.bottom - self.top) * (self.right - self.left)
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a block lies in a file; all files of one grid share it."""
+
+    where: Positions
+    """Places of the block's pixels in the file."""
+
+    window: Window
+    """Rows and columns of the file that are needed."""
+
+    prepared: dict[str, Any] = field(default_factory=dict)
+    """What kernels have worked out of it, by name: done once for all bands and dates."""
 
 
 @dataclass(frozen=True)

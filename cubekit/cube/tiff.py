@@ -118,7 +118,7 @@ class TiledTiff:
             if entry.tag not in self.places
         )
 
-    def with_tiles(self, tiles: Mapping[int, bytes], *, lean: bool = False) -> bytes:
+    def with_tiles(self, tiles: Mapping[int, bytes | memoryview], *, lean: bool = False) -> bytes:
         """Return a TIFF of the same image in which only some tiles hold bytes.
 
         Parameters

@@ -1,52 +1,15 @@
-"""Runs a pipeline file: each step is a few lines over the public functions."""
+"""Runs a pipeline file."""
 
-import json
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from cubekit import specs
 from cubekit.errors import PipelineError
-from cubekit.pipeline import steps
-from cubekit.pipeline.report import export_all
+from cubekit.pipeline.jobs import JOBS
+from cubekit.pipeline.result import RunResult, Workplace
 from cubekit.pipeline.schema import read_pipeline
 from cubekit.typing import StrPath
-
-log = logging.getLogger("cubekit")
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run leaves behind."""
-
-    folder: Path
-    """Folder that holds every file of the run."""
-
-    files: Mapping[str, Path]
-    """``cube``, ``model``, ``prediction``, ``map``, ``picture``, ``report``, ``result``."""
-
-    scores: Mapping[str, Any]
-    """Accuracy by method on the test samples, and against the reference map where one is given."""
-
-    seconds: Mapping[str, float]
-    """Time spent, by step."""
-
-    def summary(self) -> str:
-        """Say in a few lines how good the result is and where it lies.
-
-        Returns
-        -------
-        str
-            A table a method, then the files.
-        """
-        tables = [f"{name}\n{accuracy.table()}" for name, accuracy in self.scores.items()]
-        files = [f"  {name:<11}{path}" for name, path in self.files.items()]
-        verdict = _verdict({name: score.overall for name, score in self.scores.items()})
-        spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
-        return "\n\n".join([*tables, verdict, "\n".join(["Results:", *files]), f"Time: {spent}."])
 
 
 def run(
@@ -91,77 +54,35 @@ def run(
     >>> import cubekit as ck
     >>> result = ck.run("cbers_bahia", settings={"epochs": 5})  # doctest: +SKIP
     """
-    path = _locate(pipeline)
+    path = locate(pipeline)
     spec = read_pipeline(path, settings)
     folder = Path(out) if out is not None else Path("runs") / path.stem
-    steps.check_inputs(spec)
-    _make(folder)
-    clock = _Clock()
-    cube = clock.step("cube", lambda: steps.build_cube(spec, folder / "cube.zarr", overwrite=overwrite))
-    labels = steps.labels_for(spec, cube)
-    samples = clock.step("samples", lambda: steps.samples_for(spec, cube, labels))
-    parts = steps.split_samples(spec, samples)
-    model = clock.step("train", lambda: steps.train(spec, parts, folder / "model"))
-    scores = clock.step("evaluate", lambda: steps.evaluate(spec, model, parts))
-    prediction = clock.step(
-        "predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr")
-    )
-    reference = steps.compare_with_reference(spec, prediction, labels)
-    made = steps.Made(spec, cube, labels, parts, model, scores, prediction, reference, clock.seconds)
-    files = clock.step("export", lambda: export_all(made, folder))
-    summary = {name: accuracy.to_dict() for name, accuracy in made.all_scores().items()}
-    (folder / "result.json").write_text(
-        json.dumps({"title": spec.title, "scores": summary, "seconds": clock.seconds}, indent=1)
-    )
-    return RunResult(folder, files | {"result": folder / "result.json"}, made.all_scores(), clock.seconds)
+    return JOBS[spec.task].steps()(spec, Workplace(folder, overwrite))
 
 
-def _verdict(overall: Mapping[str, float]) -> str:
-    """Say by how much the model, which stands first, beats the others on the same samples, or does not."""
-    (model, own), *others = overall.items()
-    lines = [f"Overall accuracy of {model} on the test samples: {own:.3f}."]
-    for name, accuracy in others:
-        if "against the reference" in name:
-            lines.append(f"  {name}: {accuracy:.3f}")
-        else:
-            margin = 100 * (own - accuracy)
-            told = (
-                f"{margin:.1f} points better than" if margin > 0 else f"NOT better than ({margin:.1f} points)"
-            )
-            lines.append(f"  {told} {name} ({accuracy:.3f})")
-    return "\n".join(lines)
+def locate(pipeline: StrPath) -> Path:
+    """Take a path as it is, and look a bare name up among the pipelines that ship.
 
+    Parameters
+    ----------
+    pipeline : str or path
+        A file, or the name of one that ships.
 
-def _make(folder: Path) -> None:
-    """Make the folder of a run."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PipelineError(
-            f"Cannot make the folder {folder}: {error.strerror}. Choose another out=."
-        ) from error
+    Returns
+    -------
+    pathlib.Path
+        The file.
 
-
-def _locate(pipeline: StrPath) -> Path:
-    """Take a path as it is, and look a bare name up among the pipelines that ship."""
+    Raises
+    ------
+    PipelineError
+        If there is no such file.
+    UnknownNameError
+        If no pipeline of this name ships.
+    """
     path = Path(pipeline)
     if path.is_file():
         return path
     if path.suffix:
         raise PipelineError(f"There is no pipeline file at {path}.")
     return specs.find("pipelines", str(pipeline))
-
-
-class _Clock:
-    """Times steps and says when each begins."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def step(self, name: str, work: Any) -> Any:
-        """Do one step and note how long it took."""
-        log.info("%s", name)
-        start = monotonic()
-        result = work()
-        self.seconds[name] = round(monotonic() - start, 2)
-        return result

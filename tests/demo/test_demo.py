@@ -12,7 +12,7 @@ import rasterio
 import cubekit
 
 if TYPE_CHECKING:
-    from cubekit.pipeline.runner import RunResult
+    from cubekit.pipeline.result import RunResult
 
 pytest.importorskip("torch")
 pytest.importorskip("rustac")
@@ -32,7 +32,7 @@ def result(folder: Path) -> "RunResult":
 def run(folder: Path) -> "RunResult":
     from cubekit.demo import run_demo
 
-    return run_demo(folder, size=200, dates=24, epochs=8)
+    return run_demo(folder, settings={"epochs": 8}, sample={"size": 200, "dates": 24})
 
 
 def test_it_leaves_a_sound_cube_and_a_map_on_its_grid(result: "RunResult") -> None:
@@ -72,3 +72,11 @@ def test_running_it_again_changes_nothing(result: "RunResult", folder: Path) -> 
     after = {name: path.stat().st_mtime_ns for name, path in again.files.items() if name in before}
     assert after == before
     assert again.scores["tempcnn"].overall == result.scores["tempcnn"].overall
+
+
+def test_a_file_without_sample_data_says_so(tmp_path: Path) -> None:
+    from cubekit.demo import run_demo
+    from cubekit.errors import PipelineError
+
+    with pytest.raises(PipelineError, match="cbers_bahia names no sample data"):
+        run_demo(tmp_path, "cbers_bahia")

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 import cubekit as ck
 from cubekit.errors import CubekitError, OptionError, PipelineError, StoreError, UnknownNameError
-from cubekit.pipeline import steps
+from cubekit.pipeline.classify import steps
 from cubekit.testing.archive import SampleArchive
 
 pytestmark = [

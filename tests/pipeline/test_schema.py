@@ -9,7 +9,8 @@ from cubekit.cli import options
 from cubekit.cube.composite import How
 from cubekit.cube.fill import Fill
 from cubekit.errors import PipelineError, UnknownNameError
-from cubekit.pipeline.schema import read_pipeline
+from cubekit.pipeline import schema
+from cubekit.pipeline.classify.spec import ClassifyPipeline
 
 MINIMAL: dict[str, Any] = {
     "title": "t",
@@ -18,6 +19,12 @@ MINIMAL: dict[str, Any] = {
     "labels": {"source": "${where}/labels.gpkg"},
     "train": {"network": "tempcnn", "epochs": "${epochs}"},
 }
+
+
+def read_pipeline(path: Path, settings: dict[str, Any] | None = None) -> ClassifyPipeline:
+    spec = schema.read_pipeline(path, settings)
+    assert isinstance(spec, ClassifyPipeline)
+    return spec
 
 
 def write(folder: Path, change: dict[str, Any] | None = None) -> Path:
@@ -140,3 +147,8 @@ def test_a_model_is_a_name_and_no_path(tmp_path: Path) -> None:
     for name in (str(tmp_path / "mine"), "../models/tempcnn"):
         with pytest.raises(UnknownNameError, match="No model named"):
             read_pipeline(write(tmp_path, {"train": {"model": name}}), {"where": "x"})
+
+
+def test_an_unknown_task_gets_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="Did you mean 'classify'"):
+        read_pipeline(write(tmp_path, {"task": "clasify"}), {"where": "x"})

@@ -1,4 +1,4 @@
-"""The steps of a pipeline: each is a few lines over the public functions."""
+"""The steps of a class map: each is a few lines over the public functions."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ import cubekit
 from cubekit.batching.extract import extract
 from cubekit.batching.samples import Samples
 from cubekit.batching.series import read_series
-from cubekit.errors import PipelineError
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
-from cubekit.pipeline.schema import Labels, Pipeline, Source
+from cubekit.pipeline.classify.spec import ClassifyPipeline
+from cubekit.pipeline.scenes import check_files
+from cubekit.pipeline.sections import Labels
 from cubekit.pipeline.training import save_with_curves
-from cubekit.sources.items import Items
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
 
@@ -33,7 +33,7 @@ Parts = tuple[Samples, Samples, Samples]
 class Made:
     """Everything a run has made, for the report."""
 
-    spec: Pipeline
+    spec: ClassifyPipeline
     cube: xr.Dataset
     labels: xr.Dataset | None
     parts: Parts
@@ -48,51 +48,14 @@ class Made:
         return {**self.scores, **self.reference}
 
 
-def check_inputs(spec: Pipeline) -> None:
+def check_inputs(spec: ClassifyPipeline) -> None:
     """Raise for what would only be missed once the cube is built, hours later perhaps."""
     check_network(spec.train.network, spec.train.arguments)
     sections = {"labels": spec.labels, "series": spec.series, "reference": spec.reference}
-    for name, section in sections.items():
-        if section is not None and not Path(section.source).exists():
-            raise PipelineError(
-                f"Key '{name}.source': there is no file at {section.source}. Relative paths start at "
-                f"{Path.cwd()}."
-            )
+    check_files({name: section.source for name, section in sections.items() if section is not None})
 
 
-def open_scenes(source: Source) -> Items:
-    """Find or index the scenes of a pipeline."""
-    if source.search is not None:
-        return cubekit.search(**source.search.model_dump(exclude_none=True))
-    if source.archive is not None:
-        return cubekit.open_archive(**source.archive.model_dump(exclude_none=True))
-    return cubekit.open_items(str(source.items))
-
-
-def build_cube(spec: Pipeline, path: Path, *, overwrite: bool) -> xr.Dataset:
-    """Open, mask, composite and fill the scenes, and write them; go on with or reuse what lies there."""
-    items = open_scenes(spec.source)
-    log.info("%d items", len(items))
-    grid = None if spec.grid is None else cubekit.grid(**spec.grid.model_dump(exclude_none=True))
-    cube = cubekit.open_cube(
-        items,
-        grid,
-        bands=spec.cube.bands,
-        mask=spec.cube.mask,
-        dilate=spec.cube.dilate,
-        opening=spec.cube.opening,
-        resampling=spec.cube.resampling,
-    )
-    if spec.cube.composite is not None:
-        cube = cubekit.composite(cube, **spec.cube.composite.model_dump(exclude_none=True))
-    if spec.cube.fill is not None:
-        cube = cubekit.fill_gaps(cube, how=spec.cube.fill, limit=spec.cube.fill_limit)
-    if spec.cube.indices:
-        cube = cubekit.add_indices(cube, spec.cube.indices)
-    return cubekit.write(cube, path, layout=spec.cube.layout, overwrite=overwrite)
-
-
-def labels_for(spec: Pipeline, cube: xr.Dataset) -> xr.Dataset | None:
+def labels_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.Dataset | None:
     """Put the labels of a pipeline on the grid of its cube."""
     return None if spec.labels is None else _labels(spec.labels, cube)
 
@@ -103,7 +66,7 @@ def _labels(labels: Labels, cube: xr.Dataset) -> xr.Dataset:
     return cubekit.load_labels(labels.source, cube, **options)
 
 
-def samples_for(spec: Pipeline, cube: xr.Dataset, labels: xr.Dataset | None) -> Samples:
+def samples_for(spec: ClassifyPipeline, cube: xr.Dataset, labels: xr.Dataset | None) -> Samples:
     """Collect labelled series, from the cube or from a table."""
     if spec.series is not None:
         options = spec.series.model_dump(exclude_none=True, exclude={"source", "colours"})
@@ -115,12 +78,12 @@ def samples_for(spec: Pipeline, cube: xr.Dataset, labels: xr.Dataset | None) -> 
     return extract(cube, labels, limit_per_class=spec.labels.limit_per_class, seed=spec.split.seed)
 
 
-def split_samples(spec: Pipeline, samples: Samples) -> Parts:
+def split_samples(spec: ClassifyPipeline, samples: Samples) -> Parts:
     """Split as the pipeline says."""
     return cubekit.split(samples, **spec.split.model_dump(exclude_none=True))
 
 
-def train(spec: Pipeline, parts: Parts, folder: Path) -> Model:
+def train(spec: ClassifyPipeline, parts: Parts, folder: Path) -> Model:
     """Train, or reuse a model made from the same samples and settings."""
     recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts[:2]]}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -135,7 +98,7 @@ def train(spec: Pipeline, parts: Parts, folder: Path) -> Model:
     return model
 
 
-def evaluate(spec: Pipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
+def evaluate(spec: ClassifyPipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
     """Score the model and the named baselines on the test samples."""
     from cubekit.evaluation import baselines
 
@@ -154,7 +117,7 @@ def _classes(model: Model, samples: Samples) -> np.ndarray[Any, Any]:
     return np.asarray(model.classify(samples.physical()))
 
 
-def predict_map(spec: Pipeline, model: Model, cube: xr.Dataset, path: Path) -> xr.Dataset:
+def predict_map(spec: ClassifyPipeline, model: Model, cube: xr.Dataset, path: Path) -> xr.Dataset:
     """Predict the whole cube and write it; go on with or reuse what lies there."""
     options = spec.predict
     return cubekit.predict(
@@ -170,7 +133,7 @@ def predict_map(spec: Pipeline, model: Model, cube: xr.Dataset, path: Path) -> x
 
 
 def compare_with_reference(
-    spec: Pipeline, prediction: xr.Dataset, labels: xr.Dataset | None
+    spec: ClassifyPipeline, prediction: xr.Dataset, labels: xr.Dataset | None
 ) -> dict[str, Accuracy]:
     """Score the map against a reference raster, where nothing was labelled."""
     if spec.reference is None:

@@ -11,16 +11,16 @@ import numpy as np
 
 from cubekit.cube.compiled import is_on
 from cubekit.cube.kernels import fits
-from cubekit.cube.resample import Positions, Window, index_of, neighbours
+from cubekit.cube.resample import Place, Positions, Window, index_of, neighbours
 from cubekit.typing import Array, BoolArray
 
 if TYPE_CHECKING:
     from cubekit.cube.lay import Loaded, Recode
 
 _DTYPES: Final = frozenset({"uint8", "int16", "uint16"})  # each costs a second or two to compile, once
-
-
 _EXACT: Final = 1e-9  # of a pixel
+_QUARTER: Final = np.float32(0.25)
+_NO_NUMBER: Final = np.int64(-1 << 40)  # that no pixel is
 
 
 def lay(loaded: "Loaded", rule: "Recode", out: Array, status: Array, hidden: BoolArray | None) -> bool:
@@ -42,41 +42,58 @@ def lay(loaded: "Loaded", rule: "Recode", out: Array, status: Array, hidden: Boo
     bool
         Whether it is done; if not, nothing has been changed.
     """
-    where, window, values = loaded.where, loaded.window, loaded.values
+    place, values = loaded.place, loaded.values
     dtype = rule.coding.dtype
-    if where is None or window is None or rule.may_clash or not (values.dtype == dtype and dtype in _DTYPES):
+    if place is None or rule.may_clash or not (values.dtype == dtype and dtype in _DTYPES):
         return False
     if loaded.method not in {"nearest", "bilinear"} or not is_on():
         return False
-    nodata = loaded.nodata
-    known = nodata is not None and fits(nodata, values.dtype)
-    limits = np.iinfo(values.dtype)
-    fill = rule.coding.nodata
-    has_fill = fill is not None and fits(fill, values.dtype)
-    numbers = (
-        np.int64(nodata or 0) if known else np.int64(-1 << 40),
-        np.int64(rule.shift),
-        np.int64(limits.min),
-        np.int64(limits.max),
-        np.int64(fill or 0) if has_fill else np.int64(-1 << 40),
-    )
     masked = np.zeros((1, 1), bool) if hidden is None else hidden
+    nearest = loaded.method == "nearest" or (rule.shift == 0 and _on_centres(place.where))
+    kernel, spots = _prepared(place, values.shape, nearest=nearest)
+    numbers = _numbers(loaded.nodata, rule, values.dtype)
+    kernel(np.ascontiguousarray(values), spots, numbers, masked, hidden is not None, out, status)
+    return True
+
+
+def _numbers(nodata: float | None, rule: "Recode", dtype: "np.dtype[Any]") -> tuple[np.int64, ...]:
+    """Return nodata of the file, the shift, the limits of the type, and nodata of the cube."""
+    limits, fill = np.iinfo(dtype), rule.coding.nodata
+    none, out = (
+        np.int64(number) if number is not None and fits(number, dtype) else _NO_NUMBER
+        for number in (nodata, fill)
+    )
+    return none, np.int64(rule.shift), np.int64(limits.min), np.int64(limits.max), out
+
+
+def _prepared(place: Place, shape: tuple[int, int], *, nearest: bool) -> tuple[Any, Any]:
+    """Choose the kernel, and work out for it where pixels come from: once for all files of one grid."""
+    name = "nearest" if nearest else "bilinear"
+    if name not in place.prepared:
+        place.prepared[name] = _prepare(place.where, place.window, shape, nearest=nearest)
+    found: tuple[Any, Any] = place.prepared[name]
+    return found
+
+
+def _prepare(where: Positions, window: Window, shape: tuple[int, int], *, nearest: bool) -> tuple[Any, Any]:
     kernels = _kernels()
     axes = where.rows.shape[1] == 1 and where.cols.shape[0] == 1
-    values = np.ascontiguousarray(values)
-    if loaded.method == "nearest" or (rule.shift == 0 and _on_centres(where)):
-        kernel, places = (kernels.nearest_axes, _nearest_axes) if axes else (kernels.nearest, _fields)
-    else:
-        kernel, places = (kernels.bilinear_axes, _bilinear_axes) if axes else (kernels.bilinear, _fields)
-    kernel(values, places(where, window, values.shape), numbers, masked, hidden is not None, out, status)
-    return True
+    if axes and nearest:
+        return kernels.nearest_axes, _nearest_axes(where, window)
+    if axes:
+        found = _bilinear_axes(where, window, shape)
+        return kernels.bilinear_quarters if _by_quarters(found) else kernels.bilinear_axes, found
+    fields = _fields(where, window)
+    if nearest or min(shape) < 2:  # noqa: PLR2004  (four pixels to weigh)
+        return kernels.nearest if nearest else kernels.bilinear, fields
+    return kernels.bilinear_spots, (fields, kernels.spots(*fields, *shape))
 
 
 @lru_cache(maxsize=1)
 def _kernels() -> Any:
-    from cubekit.cube import lay_compiled  # loads numba, which takes half a second
+    from cubekit.cube import lay_kernels  # loads numba, which takes half a second
 
-    return lay_compiled
+    return lay_kernels
 
 
 def _on_centres(where: Positions) -> bool:
@@ -86,9 +103,8 @@ def _on_centres(where: Positions) -> bool:
     return all(bool((np.abs(places % 1 - 0.5) < _EXACT).all()) for places in (where.rows, where.cols))
 
 
-def _nearest_axes(where: Positions, window: Window, shape: tuple[int, int]) -> tuple[Array, ...]:
+def _nearest_axes(where: Positions, window: Window) -> tuple[Array, ...]:
     """Return row and column numbers of the window, -1 outside of it."""
-    del shape
     rows, rows_in = index_of(where.rows[:, 0], window.top, window.bottom)
     cols, cols_in = index_of(where.cols[0], window.left, window.right)
     return np.where(rows_in, rows, -1), np.where(cols_in, cols, -1)
@@ -96,7 +112,7 @@ def _nearest_axes(where: Positions, window: Window, shape: tuple[int, int]) -> t
 
 def _bilinear_axes(where: Positions, window: Window, shape: tuple[int, int]) -> tuple[Array, ...]:
     """Return, along each axis, the nearest pixel, the two around a place, and the weights of both."""
-    found: list[Array] = list(_nearest_axes(where, window, shape))
+    found: list[Array] = list(_nearest_axes(where, window))
     for places, start, size in (
         (where.rows[:, 0], window.top, shape[0]),
         (where.cols[0], window.left, shape[1]),
@@ -106,8 +122,13 @@ def _bilinear_axes(where: Positions, window: Window, shape: tuple[int, int]) -> 
     return tuple(found)
 
 
-def _fields(where: Positions, window: Window, shape: tuple[int, int]) -> tuple[Any, ...]:
+def _by_quarters(places: tuple[Array, ...]) -> bool:
+    """Tell whether every weight is a quarter or three, as on a grid twice as fine."""
+    _, _, _, _, _, downs, _, _, _, rights = places
+    return all(bool(((share == _QUARTER) | (share == 3 * _QUARTER)).all()) for share in (downs, rights))
+
+
+def _fields(where: Positions, window: Window) -> tuple[Any, ...]:
     """Return the places themselves, and where the window begins."""
-    del shape
     rows, cols = np.broadcast_arrays(where.rows, where.cols)
     return np.ascontiguousarray(rows), np.ascontiguousarray(cols), window.top, window.left

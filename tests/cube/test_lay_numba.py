@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from odc.geo.geobox import GeoBox
 
-from cubekit.cube import fast
+from cubekit.cube import lay_numba
 from cubekit.cube.contract import Encoding
 from cubekit.cube.lay import Loaded, Recode, lay
-from cubekit.cube.resample import Window, positions, window_of
+from cubekit.cube.resample import Place, Window, positions, window_of
 from cubekit.cube.status import READ
 
 SOURCE = GeoBox.from_bbox((400_000, 4_400_000, 401_340, 4_401_060), "EPSG:32630", resolution=20)
@@ -36,14 +36,14 @@ def test_kernels_equal_numpy(
     assert window is not None
     part = values[window.top : window.bottom, window.left : window.right]
     rule = Recode(coding=Encoding(dtype="uint16", nodata=0), scale=1, offset=0, shift=shift,
-                  exact=method == "nearest", nodata=0, label="x")  # fmt: skip
+                  exact=method == "nearest", nodata=0, source="x")  # fmt: skip
     for hidden in (None, rng.random(target.shape) < 0.3):
         found: list[tuple[Any, Any]] = []
         for switch in ("1", "0"):
             monkeypatch.setenv("CUBEKIT_NUMBA", switch)
             out, status = np.zeros(target.shape, "uint16"), np.zeros(target.shape, "uint8")
             out[5], status[5] = 77, READ  # what another scene has given already
-            lay(Loaded(part, 0, window, where, method), rule, out, status, hidden)
+            lay(Loaded(part, 0, Place(where, window), method), rule, out, status, hidden)
             found.append((out, status))
         np.testing.assert_array_equal(found[0][0], found[1][0])
         np.testing.assert_array_equal(found[0][1], found[1][1])
@@ -53,10 +53,10 @@ def test_kernels_equal_numpy(
 
 def test_the_switch_leaves_everything_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBEKIT_NUMBA", "0")
-    monkeypatch.setattr(fast, "_kernels", lambda: pytest.fail("compiled kernels were loaded"))
+    monkeypatch.setattr(lay_numba, "_kernels", lambda: pytest.fail("compiled kernels were loaded"))
     out, status = np.zeros(SOURCE.shape, "uint8"), np.zeros(SOURCE.shape, "uint8")
     rule = Recode(coding=Encoding(dtype="uint8", nodata=0), scale=1, offset=0, shift=0, exact=True, nodata=0,
-                  label="x")  # fmt: skip
-    window = Window(0, 0, *SOURCE.shape.yx)
-    lay(Loaded(out + 7, 0, window, positions(SOURCE, SOURCE), "nearest"), rule, out, status, None)
+                  source="x")  # fmt: skip
+    place = Place(positions(SOURCE, SOURCE), Window(0, 0, *SOURCE.shape.yx))
+    lay(Loaded(out + 7, 0, place, "nearest"), rule, out, status, None)
     assert (out == 7).all()

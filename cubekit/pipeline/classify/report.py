@@ -17,7 +17,7 @@ from cubekit.exports.report import write_report
 from cubekit.training.scores import calibration_of
 
 if TYPE_CHECKING:
-    from cubekit.pipeline.steps import Made
+    from cubekit.pipeline.classify.steps import Made
 
 log = logging.getLogger("cubekit")
 
