@@ -106,9 +106,7 @@ def with_stackstac(inputs: Inputs, clock: Clock) -> Facts:
         data = stack(items, assets=list(BANDS), resampling=Resampling.bilinear, **place, **options)
         codes = stack(items, assets=["SCL"], resampling=Resampling.nearest, **place, **options)
         clear = ~codes.squeeze("band", drop=True).isin([0, *CLOUDS])
-        found = _reduced(data.chunk(time=-1), clear).drop_vars(
-            [name for name in data.coords if name not in {"time", "band", "y", "x"}]
-        )
+        found = _reduced(data.chunk(time=-1).reset_coords(drop=True), clear.reset_coords(drop=True))
         found.drop_attrs().to_dataset(name="data").to_zarr(path, consolidated=False)
 
     with scratch(inputs) as folder:
