@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # Called from the file next to them only, so that one line says it all; every other docstring names each parameter.
-BACK_ROOMS := $(wildcard cubekit/cli/*.py) cubekit/pipeline/scenes.py cubekit/pipeline/classify/steps.py cubekit/sources/headers.py cubekit/testing/files.py \
+BACK_ROOMS := $(wildcard cubekit/cli/*.py) cubekit/pipeline/scenes.py cubekit/pipeline/classify/steps.py cubekit/pipeline/forecast/steps.py cubekit/sources/headers.py cubekit/testing/files.py \
 	cubekit/testing/scene.py cubekit/testing/year.py \
 	$(foreach name,blocks compiled conform failures handles http kernels lay metadata remote scenes tiff,cubekit/cube/$(name).py) \
 	$(foreach name,ledger mark metadata objects place plan regions remote,cubekit/store/$(name).py)
 
-.PHONY: help setup demo test lint format types wheel test-newest test-services bench bench-full bench-check bench-page clean
+.PHONY: help setup demo test lint format types wheel test-newest test-services test-xbatcher \
+	bench bench-full bench-check bench-page clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -70,6 +71,12 @@ $(VENV)-newest/.installed: pyproject.toml
 	@$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
 		-e '.[demo,hdf4,parquet]' hypothesis pytest pytest-socket pytest-timeout pytest-xdist zarr-cm
 	@touch $@
+
+test-xbatcher: setup  ## xbatcher's own tests, with our plans in the place of its generator
+	@echo "==> xbatcher's tests"
+	@PYTHONPATH=tests/batching $(BIN)/python -m pytest -q -c /dev/null --rootdir . -p no:cacheprovider -p xbatcher_plans \
+		-W ignore -k 'not (cached_getitem or to_tensor or to_named_tensor)' \
+		--pyargs xbatcher.tests.test_generators xbatcher.tests.test_accessors xbatcher.tests.test_torch_loaders
 
 test-services: setup $(VENV)-services/.installed  ## tests against nginx, pgSTAC, Azurite, S3 and hosts in network namespaces
 	@echo "==> tests with services"

@@ -12,24 +12,39 @@ import lazy_loader
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cubekit.batching.abundance import read_abundance
     from cubekit.batching.augment import Augmentation
+    from cubekit.batching.balance import split_balanced
+    from cubekit.batching.earth_engine import read_pixel_months
     from cubekit.batching.folds import folds
-    from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.fusion_set import open_fusion_set
+    from cubekit.batching.normalise_fit import fit_normalisation
+    from cubekit.batching.pair_splits import split_pairs
+    from cubekit.batching.pairs import open_pairs
     from cubekit.batching.patches import PatchPlan
     from cubekit.batching.pixels import PixelPlan
     from cubekit.batching.series import read_series
-    from cubekit.batching.split import split
+    from cubekit.batching.split import plan_split, split
+    from cubekit.batching.split_record import load_split
+    from cubekit.batching.tiles import read_tiles
     from cubekit.batching.torch import batches
+    from cubekit.batching.torch.years import year_batches
+    from cubekit.batching.years import split_years
     from cubekit.catalog import open_catalog
+    from cubekit.cube.ancillary import add_ancillary
     from cubekit.cube.audit import audit_offsets
     from cubekit.cube.composite import composite
     from cubekit.cube.cost import plan
     from cubekit.cube.eager import load
+    from cubekit.cube.ecology import vegetation_index
     from cubekit.cube.fill import fill_gaps
     from cubekit.cube.indices import add_indices
     from cubekit.cube.load import open_cube
     from cubekit.cube.status import read_status
+    from cubekit.cube.yearly import open_yearly
     from cubekit.errors import CubekitError
+    from cubekit.evaluation.fusion_baselines import predict_baseline
+    from cubekit.evaluation.fusion_scores import assess_fusion
     from cubekit.exports.export import export
     from cubekit.grids import grid
     from cubekit.labels import load_fractions, load_labels
@@ -38,9 +53,14 @@ if TYPE_CHECKING:
     from cubekit.look.point import point_series
     from cubekit.look.sample import valid_share
     from cubekit.pipeline.compare import compare
-    from cubekit.pipeline.runner import run
+    from cubekit.pipeline.runner import compare_pipeline, run
+    from cubekit.prediction.attention import date_attention
+    from cubekit.prediction.fuse import fuse_pair, fuse_series
+    from cubekit.prediction.merge import merge_maps
     from cubekit.prediction.predict import plan_prediction, predict
+    from cubekit.prediction.rollout import forecast
     from cubekit.prediction.smooth import smooth
+    from cubekit.prediction.table import predict_table
     from cubekit.sources.archive import open_archive
     from cubekit.sources.items import open_items
     from cubekit.sources.stac import search
@@ -59,24 +79,39 @@ if TYPE_CHECKING:
 _load, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "batching.normalise": ["fit_normalisation"],
+        "batching.normalise_fit": ["fit_normalisation"],
+        "batching.fusion_set": ["open_fusion_set"],
+        "batching.pair_splits": ["split_pairs"],
+        "batching.pairs": ["open_pairs"],
         "batching.augment": ["Augmentation"],
+        "batching.earth_engine": ["read_pixel_months"],
+        "batching.abundance": ["read_abundance"],
+        "batching.balance": ["split_balanced"],
         "batching.folds": ["folds"],
         "batching.patches": ["PatchPlan"],
         "batching.pixels": ["PixelPlan"],
         "batching.series": ["read_series"],
-        "batching.split": ["split"],
+        "batching.split": ["plan_split", "split"],
+        "batching.split_record": ["load_split"],
+        "batching.tiles": ["read_tiles"],
         "batching.torch": ["batches"],
+        "batching.torch.years": ["year_batches"],
+        "batching.years": ["split_years"],
         "catalog": ["open_catalog"],
+        "cube.ancillary": ["add_ancillary"],
         "cube.audit": ["audit_offsets"],
         "cube.composite": ["composite"],
         "cube.cost": ["plan"],
+        "cube.ecology": ["vegetation_index"],
         "cube.eager": ["load"],
         "cube.fill": ["fill_gaps"],
         "cube.indices": ["add_indices"],
         "cube.load": ["open_cube"],
         "cube.status": ["read_status"],
+        "cube.yearly": ["open_yearly"],
         "errors": ["CubekitError"],
+        "evaluation.fusion_baselines": ["predict_baseline"],
+        "evaluation.fusion_scores": ["assess_fusion"],
         "exports.export": ["export"],
         "grids": ["grid"],
         "labels": ["load_fractions", "load_labels"],
@@ -85,9 +120,14 @@ _load, _, _ = lazy_loader.attach(
         "look.point": ["point_series"],
         "look.sample": ["valid_share"],
         "pipeline.compare": ["compare"],
-        "pipeline.runner": ["run"],
+        "prediction.fuse": ["fuse_pair", "fuse_series"],
+        "pipeline.runner": ["compare_pipeline", "run"],
         "prediction.predict": ["plan_prediction", "predict"],
+        "prediction.rollout": ["forecast"],
+        "prediction.merge": ["merge_maps"],
+        "prediction.attention": ["date_attention"],
         "prediction.smooth": ["smooth"],
+        "prediction.table": ["predict_table"],
         "sources.archive": ["open_archive"],
         "sources.items": ["open_items"],
         "sources.stac": ["search"],
@@ -110,49 +150,72 @@ __all__ = [
     "CubekitError",
     "PatchPlan",
     "PixelPlan",
+    "add_ancillary",
     "add_indices",
     "add_overviews",
     "append",
+    "assess_fusion",
     "audit_offsets",
     "batches",
     "compare",
+    "compare_pipeline",
     "composite",
     "coverage_calendar",
+    "date_attention",
     "diff",
     "export",
     "fill_gaps",
     "fit",
     "fit_normalisation",
     "folds",
+    "forecast",
+    "fuse_pair",
+    "fuse_series",
     "grid",
     "load",
     "load_fractions",
     "load_labels",
     "load_model",
+    "load_split",
+    "merge_maps",
     "open",
     "open_archive",
     "open_catalog",
     "open_cube",
+    "open_fusion_set",
     "open_items",
+    "open_pairs",
+    "open_yearly",
     "plan",
     "plan_prediction",
     "plan_rechunk",
+    "plan_split",
     "point_series",
     "predict",
+    "predict_baseline",
+    "predict_table",
     "quicklook",
+    "read_abundance",
+    "read_pixel_months",
     "read_series",
     "read_status",
+    "read_tiles",
     "rechunk",
     "repair",
     "run",
     "search",
     "smooth",
     "split",
+    "split_balanced",
+    "split_pairs",
+    "split_years",
     "time_strip",
     "valid_share",
+    "vegetation_index",
     "verify",
     "why",
     "write",
+    "year_batches",
 ]
 
 

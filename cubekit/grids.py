@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from math import ceil, isfinite
+import re
+from collections.abc import Sequence
+from math import atan, ceil, degrees, isfinite, pi, sinh
 from typing import Any, Literal
 
 import numpy as np
@@ -41,13 +43,14 @@ def grid(
     bbox: BBox | None = None,
     bounds: BBox | None = None,
     geometry: SomeGeometry | None = None,
+    tiles: Sequence[str] | None = None,
     like: StrPath | GeoBox | xr.Dataset | xr.DataArray | None = None,
     anchor: Literal["edge", "center"] = "edge",
 ) -> GeoBox:
     """Make the grid that a cube is read onto.
 
-    Give exactly one of `bbox`, `bounds`, `geometry`; or `like` alone, or `like` for the pixels and one of the
-    three for the extent.
+    Give exactly one of `bbox`, `bounds`, `geometry`, `tiles`; or `like` alone, or `like` for the pixels and
+    one of the four for the extent.
 
     Parameters
     ----------
@@ -62,6 +65,9 @@ def grid(
         Left, bottom, right, top in units of `crs`.
     geometry : shapely geometry or dict, optional
         In WGS 84; the grid covers its bounds in `crs`.
+    tiles : sequence of str, optional
+        Web-map tiles named ``x-y-zoom``, such as ``"3655-7318-14"``; the grid covers them all. Grids of
+        single tiles with the same `crs` and `resolution` have their pixels at the same places.
     like : path, GeoBox, xarray.Dataset or xarray.DataArray, optional
         Take CRS, resolution and pixel positions from this raster file, grid or cube.
     anchor : {"edge", "center"}
@@ -86,22 +92,51 @@ def grid(
     Shape2d(x=100, y=100)
     """
     check_option("anchor", anchor, ("edge", "center"))
-    extents = {"bbox": bbox, "bounds": bounds, "geometry": geometry}
+    extents = {"bbox": bbox, "bounds": bounds, "geometry": geometry, "tiles": tiles}
     given = [name for name, value in extents.items() if value is not None]
     model = None if like is None else _geobox_like(like)
+    if tiles is not None:
+        geometry = shapely.union_all([tile_box(name) for name in tiles])
     if len(given) > 1 or not (given or model):
         found = " and ".join(given) or "none"
-        raise OptionError(f"Give exactly one of bbox, bounds, geometry (or like); found {found}.")
+        raise OptionError(f"Give exactly one of bbox, bounds, geometry, tiles (or like); found {found}.")
     if model is not None:
         if crs is not None or resolution is not None:
             raise OptionError("like brings its own crs and resolution: leave those two out.")
-        return _check_size(_snap_like(model, bbox, bounds, geometry) if given else model)
+        return check_size(_snap_like(model, bbox, bounds, geometry) if given else model)
     if resolution is None:
         raise OptionError("Give a resolution in units of the CRS, such as resolution=10, or like=.")
     area = _area(bbox, bounds, geometry, None if crs is None else _crs(crs))
     pixel = _resolution(resolution)
     _check_counts(area.span_x / abs(pixel.x), area.span_y / abs(pixel.y), pixel.x)
-    return _check_size(GeoBox.from_bbox(area, resolution=pixel, anchor=anchor))
+    return check_size(GeoBox.from_bbox(area, resolution=pixel, anchor=anchor))
+
+
+def tile_box(name: str) -> BaseGeometry:
+    """Return the outline of a web-map tile.
+
+    Parameters
+    ----------
+    name : str
+        ``x-y-zoom``, counted from the west and from the north, as in ``"3655-7318-14"``.
+
+    Returns
+    -------
+    shapely.Polygon
+        In WGS 84.
+
+    Raises
+    ------
+    GridError
+        If there is no such tile.
+    """
+    found = re.fullmatch(r"(\d+)-(\d+)-(\d{1,2})", name)
+    x, y, zoom = (int(part) for part in found.groups()) if found else (0, 1, 0)
+    if max(x, y) >= 2**zoom:
+        raise GridError(f"tiles names {name!r}, expected x-y-zoom such as '3655-7318-14', below 2**zoom.")
+    west, east = (360 * column / 2**zoom - 180 for column in (x, x + 1))
+    north, south = (degrees(atan(sinh(pi * (1 - 2 * row / 2**zoom)))) for row in (y, y + 1))
+    return shapely.box(west, south, east, north)
 
 
 def _crs(crs: str | int | CRS) -> CRS:
@@ -294,7 +329,24 @@ def _check_counts(nx: float, ny: float, size: float) -> None:
         )
 
 
-def _check_size(found: GeoBox) -> GeoBox:
+def check_size(found: GeoBox) -> GeoBox:
+    """Refuse a grid without pixels, or of more than can be meant.
+
+    Parameters
+    ----------
+    found : odc.geo.geobox.GeoBox
+        Any grid.
+
+    Returns
+    -------
+    odc.geo.geobox.GeoBox
+        The same.
+
+    Raises
+    ------
+    GridError
+        Saying what is too much, and what would do.
+    """
     ny, nx = found.shape
     if nx == 0 or ny == 0:
         raise GridError("The grid has no pixels: the area is smaller than a hundredth of a pixel.")

@@ -1,6 +1,7 @@
 """Labelled pixels of a cube as samples, reading each chunk once and only where there are labels."""
 
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,10 +10,10 @@ from odc.geo.geobox import GeoBox
 
 from cubekit.batching.decode import valid_values
 from cubekit.batching.plan import ChunkPlan
-from cubekit.batching.position import metric_positions
+from cubekit.batching.position import crs_name, metric_positions, world_positions
 from cubekit.batching.samples import Samples
 from cubekit.batching.source import Reader
-from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, geobox_of
+from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, geobox_of, layers_of, to_physical
 from cubekit.errors import LabelError, OptionError
 from cubekit.labels import class_table
 from cubekit.progress import progress as progress_bar
@@ -28,6 +29,7 @@ def extract(
     labels: xr.Dataset,
     *,
     limit_per_class: int | None = None,
+    ancillary: Sequence[str] = (),
     seed: int = 0,
     progress: bool | None = None,
 ) -> Samples:
@@ -44,6 +46,8 @@ def extract(
         From :func:`cubekit.load_labels` or :func:`cubekit.load_fractions`, on the cube's grid.
     limit_per_class : int, optional
         At most so many pixels of each class, drawn at random. Default: all.
+    ancillary : sequence of str, optional
+        Variables (y, x) of the cube to take along, such as ``altitude``. Pixels that lack one are left out.
     seed : int, optional
         Seed of that draw.
     progress : bool, optional
@@ -62,6 +66,8 @@ def extract(
         If the cube does not keep the contract.
     OptionError
         If `limit_per_class` is not positive.
+    UnknownNameError
+        If the cube lacks an ancillary layer.
     """
     check_cube(cube)
     grid = geobox_of(cube)
@@ -73,17 +79,22 @@ def extract(
 
     encoding = encoding_of(cube[MAIN])
     observed = valid_values(stored, encoding).any(axis=(1, 2))
+    layers = _layers(cube, ancillary, rows, columns)
+    observed &= np.isfinite(layers).all(axis=1)
     if not observed.any():
-        raise LabelError(f"None of {len(pixels)} labelled pixels has a valid value: check masks and dates.")
+        raise LabelError(
+            f"None of {len(pixels)} labelled pixels has a valid value: check masks and dates"
+            f"{', and the ancillary layers' if ancillary else ''}."
+        )
     if not observed.all():
         warnings.warn(
-            f"{int((~observed).sum())} of {len(pixels)} labelled pixels have no valid value and "
-            "are left out.",
+            f"{int((~observed).sum())} of {len(pixels)} labelled pixels have no valid value"
+            f"{' in the series or an ancillary layer' if ancillary else ''} and are left out.",
             UserWarning,
             stacklevel=2,
         )
-        stored, rows, columns = stored[observed], rows[observed], columns[observed]
-    position, crs = metric_positions(*_world(grid, columns + 0.5, rows + 0.5), _name(grid))
+        stored, rows, columns, layers = (each[observed] for each in (stored, rows, columns, layers))
+    position, crs = metric_positions(*world_positions(grid, columns + 0.5, rows + 0.5), crs_name(grid))
     return Samples(
         x=stored,
         y=_targets(labels, rows, columns),
@@ -95,7 +106,17 @@ def extract(
         crs=crs,
         resolution=_pixel_size(grid),
         encoding=encoding,
+        ancillary=layers if ancillary else None,
+        variables=tuple(ancillary),
     )
+
+
+def _layers(cube: xr.Dataset, names: Sequence[str], rows: IntArray, columns: IntArray) -> FloatArray:
+    """Return physical values (n, variable) of layers of the cube, NaN where there is no data."""
+    found = np.empty((len(rows), len(names)), "float32")
+    for index, layer in enumerate(layers_of(cube, names)):
+        found[:, index] = to_physical(layer).to_numpy()[rows, columns]
+    return found
 
 
 def _targets(labels: xr.Dataset, rows: IntArray, columns: IntArray) -> Array:
@@ -113,25 +134,14 @@ def _check_grid(labels: xr.Dataset, grid: GeoBox) -> None:
     other = geobox_of(labels)
     if other.shape == grid.shape and other.crs == grid.crs:
         columns, rows = (np.array([0.0, size]) for size in grid.shape.xy)
-        shift = np.subtract(_world(grid, columns, rows), _world(other, columns, rows))
+        shift = np.subtract(world_positions(grid, columns, rows), world_positions(other, columns, rows))
         if np.abs(shift).max() <= _TOLERANCE * abs(grid.resolution.x):
             return
     raise LabelError(
         f"The labels lie on another grid than the cube: {other.shape.y} x {other.shape.x} pixels in "
-        f"{_name(other)} against {grid.shape.y} x {grid.shape.x} in {_name(grid)}. Use load_labels(source, "
-        "cube)."
+        f"{crs_name(other)} against {grid.shape.y} x {grid.shape.x} in {crs_name(grid)}. "
+        "Use load_labels(source, cube)."
     )
-
-
-def _world(grid: GeoBox, columns: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Turn pixel coordinates into those of the grid's CRS."""
-    to = grid.transform
-    return to.a * columns + to.b * rows + to.c, to.d * columns + to.e * rows + to.f
-
-
-def _name(grid: GeoBox) -> str:
-    """Return the EPSG code of a grid's CRS, else its WKT."""
-    return f"EPSG:{grid.crs.epsg}" if grid.crs is not None and grid.crs.epsg else str(grid.crs)
 
 
 def _pixel_size(grid: GeoBox) -> float:
@@ -141,7 +151,7 @@ def _pixel_size(grid: GeoBox) -> float:
     crs = grid.crs
     if crs is None or not crs.geographic:
         return side if crs is None else side * float(crs.proj.axis_info[0].unit_conversion_factor)
-    _, latitude = _world(grid, *(np.array([size / 2]) for size in grid.shape.xy))
+    _, latitude = world_positions(grid, *(np.array([size / 2]) for size in grid.shape.xy))
     return side * _METRES_PER_DEGREE * float(np.sqrt(np.cos(np.radians(latitude[0]))))
 
 

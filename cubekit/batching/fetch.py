@@ -15,7 +15,7 @@ from cubekit.typing import IntArray
 AHEAD = 2
 """Blocks being read beside those that are mixed."""
 
-Load = Callable[[int, Arrays | None], tuple[Arrays, Arrays]]
+Load = Callable[[int, Arrays | None], tuple[Arrays, Any]]
 """Reads a block, with the rows left by the one before; returns rows for the next one, and the block."""
 
 
@@ -43,12 +43,12 @@ class Fetch:
         self._last = last[self._ending]
         self._freed = int(np.searchsorted(self._last, skipped))
         self._needed = last >= skipped
-        self._held: dict[int, Future[tuple[Arrays, Arrays]]] = {}
-        self._tails: dict[int, Future[tuple[Arrays, Arrays]]] = {}  # the last of each run that is under way
+        self._held: dict[int, Future[tuple[Arrays, Any]]] = {}
+        self._tails: dict[int, Future[tuple[Arrays, Any]]] = {}  # the last of each run that is under way
         self._next = 0
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="cubekit-read")
 
-    def __call__(self, place: int) -> Arrays:
+    def __call__(self, place: int) -> Any:
         """Return the block at a place of the order, and see that those behind it are being read."""
         while self._next <= min(place + AHEAD, len(self._blocks) - 1):
             if self._needed[self._next] or self._leads(self._next):
@@ -73,7 +73,7 @@ class Fetch:
         else:
             self._tails.pop(run, None)
 
-    def _read(self, block: int, before: Future[tuple[Arrays, Arrays]] | None) -> tuple[Arrays, Arrays]:
+    def _read(self, block: int, before: Future[tuple[Arrays, Any]] | None) -> tuple[Arrays, Any]:
         return self._load(block, None if before is None else before.result()[0])
 
     def done(self, position: int) -> None:

@@ -2,26 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
-
-from cubekit.batching.decode import decode
-from cubekit.batching.samples import Samples
-from cubekit.errors import OptionError, TrainingError, check_option
+from cubekit.errors import OptionError, check_option
 
 Method = Literal["percentile", "standard"]
+Rule = Literal["percentile", "standard", "percentile_by_step", "standard_by_step"]
+"""A method, of all dates together or of every step on its own."""
+
 ArrayOrTensor = TypeVar("ArrayOrTensor")
 
-METHODS = ("percentile", "standard")
+METHODS = get_args(Method)
 """Ways to normalise."""
 
-_LOW, _HIGH = 2.0, 98.0  # percentiles: clouds left in a series do not stretch the range
+RULES = get_args(Rule)
+"""The same, of all dates together or of every step on its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """Linear scaling by band, in physical units: ``(x - low) / (high - low)`` or ``(x - mean) / std``."""
+    """Linear scaling by band, in physical units: ``(x - low) / (high - low)`` or ``(x - mean) / std``.
+
+    There is one number a band, or one for each step and band, step by step.
+    """
 
     method: Method
     """"percentile" uses `low` and `high`, "standard" uses `mean` and `std`."""
@@ -45,21 +48,27 @@ class Normalisation:
         check_option("method", self.method, METHODS)
         for name in ("low", "high") if self.method == "percentile" else ("mean", "std"):
             found = len(getattr(self, name))
-            if found != len(self.bands):
+            if not self.bands or not found or found % len(self.bands) or found != len(self.shift):
                 raise OptionError(
-                    f"Normalisation has {found} numbers for {name!r} and {len(self.bands)} bands."
+                    f"Normalisation has {found} numbers for {name!r} and {len(self.bands)} bands: one for "
+                    "each is needed, or one for each step and band."
                 )
         if not all(width > 0 for width in self.width):
             raise OptionError(f"Normalisation divides by {self.width}; all must be above 0.")
 
     @property
+    def steps(self) -> int:
+        """How many steps have numbers of their own; 1 where those of all dates are the same."""
+        return len(self.shift) // len(self.bands)
+
+    @property
     def shift(self) -> tuple[float, ...]:
-        """What is taken off, by band."""
+        """What is taken off, by band, step by step where they differ."""
         return self.low if self.method == "percentile" else self.mean
 
     @property
     def width(self) -> tuple[float, ...]:
-        """What is divided by, by band."""
+        """What is divided by, by band, step by step where they differ."""
         if self.method == "standard":
             return self.std
         return tuple(high - low for low, high in zip(self.low, self.high, strict=True))
@@ -72,6 +81,30 @@ class Normalisation:
         x : numpy.ndarray or torch.Tensor
             Float, any shape, such as (n, time, band); NaN stays NaN.
         axis : int, optional
+            Axis of the bands; that of the steps is the one before it.
+
+        Returns
+        -------
+        numpy.ndarray or torch.Tensor
+            Same kind, type, shape and device.
+
+        Raises
+        ------
+        OptionError
+            If the axes do not have as many entries as there are bands, and steps where they differ.
+        """
+        shift, width = self._constants(x, axis)
+        values: Any = x
+        return (values - shift) / width  # type: ignore[no-any-return]
+
+    def undo(self, x: ArrayOrTensor, *, axis: int = -1) -> ArrayOrTensor:
+        """Bring scaled values back to physical ones.
+
+        Parameters
+        ----------
+        x : numpy.ndarray or torch.Tensor
+            What :meth:`apply` gives.
+        axis : int, optional
             Axis of the bands.
 
         Returns
@@ -82,20 +115,33 @@ class Normalisation:
         Raises
         ------
         OptionError
-            If the axis does not have as many entries as there are bands.
+            As :meth:`apply`.
         """
+        shift, width = self._constants(x, axis)
         values: Any = x
-        if values.shape[axis] != len(self.bands):
+        return values * width + shift  # type: ignore[no-any-return]
+
+    def _constants(self, x: Any, axis: int) -> tuple[Any, Any]:
+        """Return what is taken off and divided by, in a shape that goes with values."""
+        place = axis % x.ndim
+        if x.shape[place] != len(self.bands):
             raise OptionError(
-                f"Axis {axis} of shape {tuple(values.shape)} has {values.shape[axis]} entries; the "
+                f"Axis {axis} of shape {tuple(x.shape)} has {x.shape[place]} entries; the "
                 f"normalisation knows {len(self.bands)} bands ({', '.join(self.bands)})."
             )
-        shape = [1] * values.ndim
-        shape[axis] = -1
+        shape = [1] * x.ndim
+        shape[place] = len(self.bands)
+        if self.steps > 1:
+            if not place or x.shape[place - 1] != self.steps:
+                raise OptionError(
+                    f"The normalisation knows {self.steps} steps; the axis before the bands of shape "
+                    f"{tuple(x.shape)} has {x.shape[place - 1] if place else 'none'}."
+                )
+            shape[place - 1] = self.steps
         # a tensor makes its own constants, on its device: this module needs no torch
-        make = values.new_tensor if hasattr(values, "new_tensor") else values.dtype.type
+        make = x.new_tensor if hasattr(x, "new_tensor") else x.dtype.type
         shift, width = (make(list(numbers)).reshape(shape) for numbers in (self.shift, self.width))
-        return (values - shift) / width  # type: ignore[no-any-return]
+        return shift, width
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and text, ready for JSON.
@@ -137,50 +183,3 @@ class Normalisation:
             return cls(**fields)
         except TypeError as error:
             raise OptionError(f"Not a normalisation: {error}. Found the keys {sorted(state)}.") from error
-
-
-def fit_normalisation(samples: Samples, *, method: Method = "percentile") -> Normalisation:
-    """Learn the scaling from samples: from those of training only, or test values leak into the model.
-
-    Parameters
-    ----------
-    samples : Samples
-        Training part.
-    method : {"percentile", "standard"}, optional
-        2nd and 98th percentile, or mean and standard deviation, of the valid values of each band over all
-        dates.
-
-    Returns
-    -------
-    Normalisation
-        In physical units.
-
-    Raises
-    ------
-    TrainingError
-        If a band has no valid value, or all its values are (nearly) equal; names the band.
-    OptionError
-        If the method is not known.
-    """
-    check_option("method", method, METHODS)
-    pairs = []
-    for index, band in enumerate(samples.bands):
-        values = decode(samples.x[:, :, index], samples.encoding)
-        values = values[~np.isnan(values)].astype("float64")
-        if not values.size:
-            raise TrainingError(f"Band {band!r} has no valid value in {len(samples)} samples: leave it out.")
-        first, second = (
-            np.percentile(values, [_LOW, _HIGH]) if method == "percentile" else (values.mean(), values.std())
-        )
-        width = second - first if method == "percentile" else second
-        # relative to the numbers themselves: float32 noise on a constant is no variance
-        if not width > np.finfo("float32").eps * max(1e-6, np.abs(values).max()):
-            raise TrainingError(
-                f"Band {band!r} is constant at {np.median(values):.6g} in the training samples"
-                f"{' between the 2nd and 98th percentile' if method == 'percentile' else ''}: leave it out."
-            )
-        pairs.append((float(first), float(second)))
-    firsts, seconds = (tuple(column) for column in zip(*pairs, strict=True))
-    if method == "percentile":
-        return Normalisation(method=method, bands=samples.bands, low=firsts, high=seconds)
-    return Normalisation(method=method, bands=samples.bands, mean=firsts, std=seconds)

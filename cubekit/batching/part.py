@@ -43,6 +43,23 @@ class Part:
         left: IntArray = counts[window] - first
         return window, first, left.clip(max=self.piece)
 
+    @cached_property
+    def is_tiling(self) -> bool:
+        """Whether patches hardly weigh more than the blocks that they are cut from, as where they overlap."""
+        if self._pixels or "time" in self.plan.windows.dims:
+            return False
+        area = np.prod([np.diff(self.plan.bounds(dim)).astype("int64") for dim in ("y", "x")], axis=0).sum()
+        window = self.blocks.window
+        whole = ((window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])).sum()
+        return bool(area <= whole)
+
+    @cached_property
+    def _by_block(self) -> list[IntArray]:
+        """Items of each block."""
+        order = np.argsort(self.blocks.item, kind="stable")
+        ends = np.searchsorted(self.blocks.item[order], np.arange(1, len(self.blocks.run)))
+        return np.split(order, ends)
+
     @property
     def weights(self) -> IntArray:
         """(item,) samples in each item: 1 for a patch."""
@@ -162,7 +179,32 @@ class Part:
             ready[name] = (series if seed is None else series[mixed]).reshape(count, *values.shape[:-2])
         return ready | {"index": self._firsts[window] + mixed}
 
-    def samples(self, item: int, arrays: Arrays, inside: slice, code: int) -> Arrays:
+    def cut(self, block: int, raw: Arrays) -> dict[int, Arrays]:
+        """Copy every patch out of a block, so that the block can go.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        raw : dict
+            From :meth:`load`.
+
+        Returns
+        -------
+        dict
+            Arrays of each item, rows and columns last.
+        """
+        above, before = self.blocks.window[block, [0, 2]].tolist()
+        rows, columns = self.plan.bounds("y") - above, self.plan.bounds("x") - before
+        return {
+            int(item): {
+                name: values[..., slice(*rows[item]), slice(*columns[item])].copy()
+                for name, values in raw.items()
+            }
+            for item in self._by_block[block]
+        }
+
+    def samples(self, item: int, arrays: Arrays, inside: slice, code: int, *, apart: bool) -> Arrays:
         """Return views of the samples of an item.
 
         Parameters
@@ -170,11 +212,13 @@ class Part:
         item : int
             Which.
         arrays : dict
-            Its block, from :meth:`prepared`.
+            Its block, from :meth:`prepared`; or the item itself, from :meth:`cut`.
         inside : slice
             Which of its samples.
         code : int
             How a patch is turned.
+        apart : bool
+            Whether `arrays` hold the item alone.
 
         Returns
         -------
@@ -189,17 +233,19 @@ class Part:
                 self.source.doy.astype("int64"), (len(found["x"]), len(self.source.doy))
             )
         else:
-            found = self._patch(int(window), arrays, code)
+            found = self._patch(int(window), arrays, code, apart=apart)
         if "y" in self.source.readers:
             found["y"] = found["y"].astype("int64")
         return found
 
-    def _patch(self, window: int, arrays: Arrays, code: int) -> Arrays:
+    def _patch(self, window: int, arrays: Arrays, code: int, *, apart: bool) -> Arrays:
         """Return views of one patch."""
         (top, bottom), (left, right), (first, last) = (
             self.plan.bounds(dim)[window].tolist() for dim in ("y", "x", "time")
         )
-        above, before = self.blocks.window[self.blocks.item[window], [0, 2]].tolist()
+        above, before = (
+            (top, left) if apart else self.blocks.window[self.blocks.item[window], [0, 2]].tolist()
+        )
         horizon = self.plan.horizon if isinstance(self.plan, PatchPlan) else 0
         found: Arrays = {}
         for name, values in arrays.items():

@@ -130,6 +130,53 @@ class PatchPlan(Plan):
             bounds[:, 2 * axis], bounds[:, 2 * axis + 1] = first, first + length
         return plan._with(Windows(bounds, tuple(lengths)))
 
+    @classmethod
+    def at(
+        cls,
+        data: xr.Dataset | xr.DataArray,
+        size: int | tuple[int, int] = 64,
+        *,
+        corners: IntArray,
+        steps: int | None = None,
+        horizon: int = 0,
+    ) -> Self:
+        """Take patches at given corners.
+
+        Parameters
+        ----------
+        data : xarray.Dataset or xarray.DataArray
+            With dims ``y`` and ``x``.
+        size : int or tuple of int, optional
+            Rows and columns of a patch.
+        corners : numpy.ndarray
+            (n, 2) first row and column of each patch, or (n, 3) with the first date before them where `steps`
+            is given; also repeatedly.
+        steps : int, optional
+            Dates in a patch. Default: all.
+        horizon : int, optional
+            Dates that follow them and are to be forecast.
+
+        Returns
+        -------
+        PatchPlan
+            In the order given.
+
+        Raises
+        ------
+        OptionError
+            If a patch reaches beyond the data, or the corners have another shape.
+        """
+        lengths = _lengths(data, size, steps, horizon)
+        first, last = np.asarray(corners), [data.sizes[dim] - length for dim, length in lengths.items()]
+        if first.ndim != 2 or first.shape[1] != len(last):  # noqa: PLR2004
+            raise OptionError(f"corners has shape {first.shape}, expected (n, {len(last)}): {list(lengths)}.")
+        if len(first) and (first.min() < 0 or (first > last).any()):
+            raise OptionError(f"corners: patches of {lengths} must lie within {dict(data.sizes)}.")
+        sizes = np.array(list(lengths.values()))
+        bounds = np.stack([first, first + sizes], axis=2).reshape(len(first), -1)
+        plan = cls(data, size, steps=steps, horizon=horizon, stride=max(data.sizes["y"], data.sizes["x"]))
+        return plan._with(Windows(bounds.astype("int32"), tuple(lengths)))
+
     def share(self, mask: BoolArray) -> FloatArray:
         """Return which share of each patch is True.
 
@@ -147,6 +194,32 @@ class PatchPlan(Plan):
         height, width = (self.input_dims[dim] for dim in ("y", "x"))
         share: FloatArray = self._sums(values) / (height * width)
         return share
+
+    def shares(self, label: IntArray | xr.DataArray, classes: int) -> FloatArray:
+        """Return the share of each class in the pixels of each patch.
+
+        Parameters
+        ----------
+        label : numpy.ndarray or xarray.DataArray
+            (y, x) class index, below 0 where there is none.
+        classes : int
+            How many there are.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n, classes) float64; rows sum to the labelled share of the patch.
+
+        Raises
+        ------
+        OptionError
+            If the shape differs from the data's.
+        """
+        shares = np.zeros((len(self), classes))
+        area = self.input_dims["y"] * self.input_dims["x"]
+        for each, sums, _ in self._by_class(label):
+            shares[:, each] = sums / area
+        return shares
 
     def keep_valid(self, valid: BoolArray | xr.DataArray, *, least: float = 0.5) -> Self:
         """Leave out patches with too little data.

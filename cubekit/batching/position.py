@@ -1,6 +1,7 @@
 """Positions in metres: what distances between samples are measured in, whatever CRS the data came in."""
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
 from cubekit.typing import FloatArray
@@ -33,3 +34,38 @@ def metric_positions(x: FloatArray, y: FloatArray, crs: str) -> tuple[FloatArray
     metric = f"+proj=laea +lat_0={np.nanmean(north):.0f} +lon_0={middle:.0f} +datum=WGS84 +units=m"
     to_metres = Transformer.from_crs("EPSG:4326", metric, always_xy=True)
     return np.column_stack(to_metres.transform(east, north)).astype("float64"), metric
+
+
+def world_positions(grid: GeoBox, columns: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Turn pixel coordinates into those of a grid's CRS.
+
+    Parameters
+    ----------
+    grid : odc.geo.geobox.GeoBox
+        Grid.
+    columns, rows : numpy.ndarray
+        (n,) 0 is the left or upper edge of the first pixel.
+
+    Returns
+    -------
+    x, y : numpy.ndarray
+        (n,) in units of the CRS.
+    """
+    to = grid.transform
+    return to.a * columns + to.b * rows + to.c, to.d * columns + to.e * rows + to.f
+
+
+def crs_name(grid: GeoBox) -> str:
+    """Return the EPSG code of a grid's CRS, else its WKT.
+
+    Parameters
+    ----------
+    grid : odc.geo.geobox.GeoBox
+        Grid.
+
+    Returns
+    -------
+    str
+        What pyproj reads.
+    """
+    return f"EPSG:{grid.crs.epsg}" if grid.crs is not None and grid.crs.epsg else str(grid.crs)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class Samples:
     """Band names, in the order of `x`."""
 
     times: npt.NDArray[np.datetime64]
-    """(time,) datetime64[ns] UTC. Where samples are from different years: the dates of the first sample."""
+    """(time,) datetime64[ns] UTC. Where samples are from different years: the dates of the first sample; see
+    `span`."""
 
     classes: ClassTable
     """Names, colours and codes by class index; may hold classes that no sample has."""
@@ -58,13 +60,25 @@ class Samples:
     encoding: Encoding
     """How stored numbers become physical ones."""
 
+    span: npt.NDArray[np.datetime64] | None = None
+    """(n, 2) datetime64[ns] first and last date of each series; None where `times` holds for all of them."""
+    ancillary: FloatArray | None = None
+    """(n, variable) float32, physical: what is known of a place beside the series, such as its altitude."""
+
+    variables: tuple[str, ...] = ()
+    """Names of the ancillary variables."""
+
     def __post_init__(self) -> None:
         n, shape = len(self.y), (len(self.y), len(self.times), len(self.bands))
         wanted = {"x": shape, "group": (n,), "position": (n, 2)}
         if self.y.ndim != 1:
             wanted["y"] = (n, len(self.classes))
+        if self.span is not None:
+            wanted["span"] = (n, 2)
+        if self.ancillary is not None or self.variables:
+            wanted["ancillary"] = (n, len(self.variables))
         for name, expected in wanted.items():
-            found = getattr(self, name).shape
+            found = np.shape(getattr(self, name))
             if found != expected:
                 raise OptionError(f"Samples.{name} has shape {found}, expected {expected}.")
         if self.y.ndim == 1 and n and not (self.y.min() >= 0 and self.y.max() < len(self.classes)):
@@ -79,7 +93,8 @@ class Samples:
     def __repr__(self) -> str:
         n, steps, bands = self.x.shape
         shown = ", ".join(f"{name} {count:.6g}" for name, count in self.counts().items())
-        span = f", {_day(self.times[0])} to {_day(self.times[-1])}" if steps else ""
+        spans = self.spans()
+        span = f", {_day(spans.min())} to {_day(spans.max())}" if steps and n else ""
         return (
             f"Samples: {n} series of {steps} steps x {bands} bands ({', '.join(self.bands)}){span}; "
             f"{self.nbytes / 1e6:.1f} MB {self.x.dtype}\n  classes: {shown}"
@@ -119,8 +134,70 @@ class Samples:
         chosen = np.asarray(index)
         chosen = chosen if chosen.dtype == bool else chosen.astype(np.intp)
         return replace(
-            self, x=self.x[chosen], y=self.y[chosen], group=self.group[chosen], position=self.position[chosen]
+            self,
+            x=self.x[chosen],
+            y=self.y[chosen],
+            group=self.group[chosen],
+            position=self.position[chosen],
+            span=None if self.span is None else self.span[chosen],
+            ancillary=None if self.ancillary is None else self.ancillary[chosen],
         )
+
+    @classmethod
+    def join(cls, several: Sequence["Samples"]) -> "Samples":
+        """Put samples one after the other, such as those of several years of one place.
+
+        Parameters
+        ----------
+        several : sequence of Samples
+            Of the same bands, classes, coding, CRS and number of steps. Equal group numbers mean the same
+            group, as they do where one set of labels was used for all years.
+
+        Returns
+        -------
+        Samples
+            In the order given; each keeps its own first and last date in ``span``.
+
+        Raises
+        ------
+        OptionError
+            Naming what differs.
+
+        Examples
+        --------
+        >>> years = [extract(cube.sel(time=year), labels) for year in ("2020", "2021")]  # doctest: +SKIP
+        >>> train, valid, test = split(Samples.join(years), by="time")  # doctest: +SKIP
+        """
+        if not several:
+            raise OptionError("There are no samples to join.")
+        first = several[0]
+        for number, each in enumerate(several[1:], 1):
+            for what in ("bands", "classes", "encoding", "crs", "resolution", "variables"):
+                ours, theirs = (getattr(one, what) for one in (first, each))
+                if repr(ours) != repr(theirs):  # NaN differs from itself
+                    raise OptionError(f"Samples {number} have {what} {theirs}, the first have {ours}.")
+            if len(each.times) != len(first.times):
+                raise OptionError(
+                    f"Samples {number} have {len(each.times)} steps, the first have {len(first.times)}."
+                )
+        names = ("x", "y", "group", "position", *(("ancillary",) if first.variables else ()))
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(each, name) for each in several]) for name in names
+        }
+        return replace(first, **joined, span=np.concatenate([each.spans() for each in several]))
+
+    def spans(self) -> npt.NDArray[np.datetime64]:
+        """Return the first and the last date of each series.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n, 2) datetime64[ns]; NaT where series have no steps.
+        """
+        if self.span is not None:
+            return self.span
+        ends = self.times[[0, -1]] if len(self.times) else np.full(2, np.datetime64("NaT"))
+        return np.broadcast_to(ends.astype("datetime64[ns]"), (len(self), 2))
 
     def physical(self) -> npt.NDArray[np.float32]:
         """Decode the series.
@@ -238,12 +315,18 @@ class Samples:
             crs=header["crs"],
             resolution=header["resolution"],
             encoding=Encoding(**coding),
+            span=arrays["span"].astype("datetime64[ns]") if "span" in arrays else None,
+            ancillary=arrays.get("ancillary"),
+            variables=tuple(header.get("variables", ())),
         )
 
     def _arrays(self) -> dict[str, Array]:
         """Return the arrays to write; times as nanoseconds since 1970."""
         times = self.times.astype("datetime64[ns]").astype("int64")
-        return {"x": self.x, "y": self.y, "times": times, "group": self.group, "position": self.position}
+        arrays = {"x": self.x, "y": self.y, "times": times, "group": self.group, "position": self.position}
+        if self.span is not None:
+            arrays["span"] = self.span.astype("datetime64[ns]").astype("int64")
+        return arrays if self.ancillary is None else arrays | {"ancillary": self.ancillary}
 
     def _header(self) -> dict[str, Any]:
         """Return the rest as JSON."""
@@ -257,6 +340,7 @@ class Samples:
             "crs": self.crs,
             "resolution": self.resolution,
             "encoding": coding,
+            **({"variables": list(self.variables)} if self.variables else {}),
         }
 
 

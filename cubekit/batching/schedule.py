@@ -7,6 +7,8 @@ import numpy as np
 from cubekit.batching.blocks import Blocks
 from cubekit.typing import FloatArray, IntArray
 
+_GOLDEN = 0.6180339887498949
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -30,35 +32,49 @@ class Schedule:
 
     @property
     def most_held(self) -> int:
-        """Largest number of blocks that are held at once."""
+        """Largest number of blocks of which something is held at once."""
         if not len(self.blocks):
             return 0
         read = np.maximum.accumulate(self.place) + 1
         done = np.searchsorted(np.sort(self.last), np.arange(len(self.place)))
         return int((read - done).max())
 
+    @property
+    def most_waiting(self) -> int:
+        """Largest number of items that were read and not given out."""
+        if not len(self.blocks):
+            return 0
+        come = np.cumsum(np.bincount(self.place, minlength=len(self.blocks)))
+        read = come[np.maximum.accumulate(self.place)]
+        return int((read - np.arange(len(self.place))).max())
+
 
 def schedule(
     blocks: Blocks,
     *,
-    held: int,
+    held: float,
     seed: tuple[int, ...] | None,
+    apart: bool = False,
     shard: int = 0,
     shards: int = 1,
 ) -> Schedule:
     """Order the items of one shard.
 
-    Blocks come in random order; the items of each are spread over the time in which `held` blocks come and
-    go. So every batch is drawn from about `held` blocks, and blocks are read at an even pace.
+    Blocks come in random order; the items of each are given out in random order at even intervals, while as
+    many other blocks come and go as memory allows. So a batch takes about as many items from each of them,
+    and blocks are read at an even pace. If all blocks can be held, the order is a plain shuffle.
 
     Parameters
     ----------
     blocks : Blocks
         What is read at once.
-    held : int
-        Blocks to mix, at least 1.
+    held : float
+        Memory, in blocks; at least 1.
     seed : tuple of int or None
         Of the order; None keeps the order of blocks, and of items in each.
+    apart : bool, optional
+        Whether items that were given out make room at once. Blocks are half empty then on average, so that
+        twice as many are mixed. Else a block stays until its last item has been given out.
     shard : int, optional
         Which part of the items: blocks belong to one shard each.
     shards : int, optional
@@ -71,17 +87,32 @@ def schedule(
     """
     random = None if seed is None else np.random.default_rng(seed)
     runs = share_out(blocks, shards=shards, seed=seed) == shard
-    order = _block_order(blocks.run, np.flatnonzero(runs[blocks.run]), held, random)
+    mixed = 2 * held if apart else held
+    order = _block_order(blocks.run, np.flatnonzero(runs[blocks.run]), int(mixed), random)
     rank = np.full(len(blocks.run), -1)
     rank[order] = np.arange(len(order))
     items = np.flatnonzero(rank[blocks.item] >= 0)
     place = rank[blocks.item[items]]
     if random is None:
         ordered = np.argsort(place, kind="stable")
+    elif held >= len(order):
+        ordered = random.permutation(len(items))
     else:
-        time = _reflected(place + 0.5 + held * (random.random(len(items)) - 0.5), len(order))
-        ordered = np.argsort(time)
+        time = place + 0.5 + mixed * (_evenly(place, len(order), random) - 0.5)
+        ordered = np.argsort(_folded(time, len(order)), kind="stable")
     return Schedule(items=items[ordered], place=place[ordered], blocks=order)
+
+
+def _evenly(place: IntArray, blocks: int, random: np.random.Generator) -> FloatArray:
+    """Give the items of each block places from 0 to 1 at even intervals, in random order."""
+    count = np.bincount(place, minlength=blocks)
+    order = np.lexsort((random.random(len(place)), place))
+    number = np.empty(len(place), "int64")
+    number[order] = np.arange(len(place)) - np.repeat(np.cumsum(count) - count, count)
+    # multiples of the golden section lie evenly however many there are: an even pace, and no block in step
+    phase = (random.random() + np.arange(blocks) * _GOLDEN) % 1
+    evenly: FloatArray = (number + phase[place]) / count[place]
+    return evenly
 
 
 def share_out(blocks: Blocks, *, shards: int, seed: tuple[int, ...] | None) -> IntArray:
@@ -117,7 +148,8 @@ def design_effect(places: IntArray, cuts: IntArray) -> float:
     """Return how much more batch means scatter than those of a true shuffle, at worst.
 
     As if all items of one block were alike, and blocks were unlike: the mean over batches of the expected
-    squared scatter, over that of batches drawn from all items.
+    squared scatter, over that of batches drawn from all items. It tells of each batch by itself; batches that
+    follow each other come from the same blocks and are more alike than those of a true shuffle.
 
     Parameters
     ----------
@@ -129,7 +161,8 @@ def design_effect(places: IntArray, cuts: IntArray) -> float:
     Returns
     -------
     float
-        1 for a true shuffle; the batch size where batches come from one block each.
+        1 for a true shuffle; the batch size where batches come from one block each; less than 1 where batches
+        take more evenly from all blocks than chance would.
     """
     sizes = np.diff(cuts, prepend=0)
     if len(places) < 2 or sizes.max() < 2:  # noqa: PLR2004
@@ -162,7 +195,7 @@ def _block_order(run: IntArray, mine: IntArray, held: int, random: np.random.Gen
     return mine[np.argsort(start[number] + step + offset[number], kind="stable")]
 
 
-def _reflected(time: FloatArray, end: int) -> FloatArray:
-    """Fold times before the start and after the end back."""
-    time = np.abs(time)
+def _folded(time: FloatArray, end: int) -> FloatArray:
+    """Fold times before the start and after the end back, as often as it takes."""
+    time = np.abs(time) % (2 * end)
     return np.where(time > end, 2 * end - time, time)

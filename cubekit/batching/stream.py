@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from cubekit.typing import Array, IntArray
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _PIECES = 64  # parts of a batch of pixel series that come from different places
+_ENOUGH_OF_BATCH, _ENOUGH_OF_ALL = 0.75, 0.6  # blocks held whole, per sample of a batch or of all: see apart
 _LOOKED_AT = 1_000_000  # samples that the design effect is computed from
 
 
@@ -97,12 +99,42 @@ class BlockStream:
         return np.concatenate([part.weights for part in self.parts])
 
     @property
+    def is_pixels(self) -> bool:
+        """Whether series of pixels are given out, rather than patches."""
+        return isinstance(self.plans[0], PixelPlan)
+
+    @property
     def total(self) -> int:
         """Samples in an epoch."""
         return int(self.weights.sum())
 
-    def held(self, shards: int = 1) -> int:
-        """Blocks that are mixed, so that the buffer is not exceeded.
+    def apart(self, shards: int = 1) -> bool:
+        """Tell whether patches are cut out of a block when it is read, so that each makes room when it goes.
+
+        That mixes twice as many blocks in the same memory, but copies every patch once more: it is done where
+        whole blocks would leave batches of too few of them.
+
+        Parameters
+        ----------
+        shards : int, optional
+            Streams that share the buffer.
+
+        Returns
+        -------
+        bool
+            Depends on numbers alone.
+        """
+        if not (self.shuffle and all(part.is_tiling for part in self.parts)):
+            return False
+        enough = min(_ENOUGH_OF_BATCH * self.batch, _ENOUGH_OF_ALL * len(self.blocks.run) / shards)
+        return bool(np.floor(self._room(shards)) < enough)
+
+    def _room(self, shards: int) -> float:
+        """Blocks that the buffer takes beside those being read."""
+        return self.buffer / shards / max(1, self.blocks.block_bytes) - AHEAD
+
+    def held(self, shards: int = 1) -> float:
+        """Memory for what is mixed, in blocks, so that the buffer is not exceeded.
 
         Parameters
         ----------
@@ -111,10 +143,12 @@ class BlockStream:
 
         Returns
         -------
-        int
+        float
             At least 1.
         """
-        return max(1, int(self.buffer // shards // max(1, self.blocks.block_bytes)) - AHEAD)
+        room = self._room(shards)
+        # one block is there twice while it is cut into patches, and one more is begun before another is over
+        return float(max(1.0, room - 2 if self.apart(shards) else np.floor(room)))
 
     def order(self, epoch: int, shard: Shard, *, sharing: int = 1) -> Schedule:
         """Return what a shard gives out in an epoch.
@@ -135,7 +169,12 @@ class BlockStream:
         """
         seed = (self.seed, epoch) if self.shuffle else None
         return schedule(
-            self.blocks, held=self.held(sharing), seed=seed, shard=shard.number, shards=shard.count
+            self.blocks,
+            held=self.held(sharing),
+            seed=seed,
+            apart=self.apart(sharing),
+            shard=shard.number,
+            shards=shard.count,
         )
 
     def cuts(self, order: Schedule, count: int | None = None) -> IntArray:
@@ -199,22 +238,29 @@ class BlockStream:
         begin = int(firsts[start]) if start < len(cuts) else 0
         skipped = int(np.searchsorted(ends, begin, side="right"))
         clock = time.perf_counter()
-        with reading(self._fetch(order, epoch, skipped)) as fetch:
+        apart = self.apart(sharing)
+        with reading(self._fetch(order, epoch, skipped, apart=apart)) as fetch:
             for first, end in zip(firsts[start:].tolist(), cuts[start:].tolist(), strict=True):
                 low, high = np.searchsorted(ends, [first, end - 1], side="right")
                 span = range(int(low), int(high) + 1)
                 pieces = [(order.items[at], order.place[at], int(ends[at])) for at in span]
-                yield self._gather(pieces, (first, end), fetch, turns, allocate)
+                yield self._gather(pieces, (first, end), fetch, turns, allocate, apart=apart)
                 fetch.done(int(high) + (ends[high] == end))
                 self.read["items"] += end - first
                 self.read["seconds"] += time.perf_counter() - clock
                 clock = time.perf_counter()
 
-    def _fetch(self, order: Schedule, epoch: int, skipped: int) -> Fetch:
+    def _fetch(self, order: Schedule, epoch: int, skipped: int, *, apart: bool) -> Fetch:
         """Return what reads the blocks of a pass."""
+        cutting = Lock()  # one block at a time is there twice
 
-        def load(block: int, above: Arrays | None) -> tuple[Arrays, Arrays]:
-            return self.load(block, above, (self.seed, epoch))
+        def load(block: int, above: Arrays | None) -> tuple[Arrays, Any]:
+            tail, ready = self.load(block, above, (self.seed, epoch))
+            if not apart:
+                return tail, ready
+            part, own = self._block_of(block)
+            with cutting:
+                return tail, part.cut(own, ready)
 
         return Fetch(order, self.blocks.run, load, skipped=skipped, threads=self.threads)
 
@@ -225,6 +271,8 @@ class BlockStream:
         fetch: Fetch,
         turns: IntArray | None,
         allocate: Allocate,
+        *,
+        apart: bool,
     ) -> Arrays:
         """Copy the samples of one batch out of the blocks that are held."""
         out: Arrays = {}
@@ -234,7 +282,9 @@ class BlockStream:
             first = end - int(self.weights[item])
             inside = slice(max(span[0], first) - first, min(span[1], end) - first)
             code = 0 if turns is None else int(turns[item])
-            for name, values in part.samples(own, fetch(int(place)), inside, code).items():
+            block = fetch(int(place))
+            arrays = block.pop(own) if apart else block
+            for name, values in part.samples(own, arrays, inside, code, apart=apart).items():
                 if name not in out:
                     out[name] = allocate((span[1] - span[0], *values.shape[1:]), values.dtype)
                 out[name][at : at + len(values)] = values
@@ -261,6 +311,10 @@ class BlockStream:
         number = int(np.searchsorted(self._firsts, item, side="right")) - 1
         return self.parts[number], int(item - self._firsts[number])
 
+    def _block_of(self, block: int) -> tuple[Part, int]:
+        number = int(np.searchsorted(self._block_firsts, block, side="right")) - 1
+        return self.parts[number], int(block - self._block_firsts[number])
+
     def load(self, block: int, above: Arrays | None, seed: tuple[int, ...]) -> tuple[Arrays, Arrays]:
         """Read one block.
 
@@ -280,8 +334,7 @@ class BlockStream:
         ready : dict
             All arrays by name: rows and columns last, or series in the order given out.
         """
-        number = int(np.searchsorted(self._block_firsts, block, side="right")) - 1
-        part, own = self.parts[number], int(block - self._block_firsts[number])
+        part, own = self._block_of(block)
         raw, fresh = part.load(own, above)
         self.read["blocks"] += 1
         self.read["bytes"] += fresh

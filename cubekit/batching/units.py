@@ -1,6 +1,6 @@
 """What stays together and what stays apart when samples are parted: blocks, groups, distances."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -8,12 +8,17 @@ from scipy.spatial import cKDTree
 
 from cubekit.batching.assign import TEST, TRAIN, VALID
 from cubekit.batching.extract import extract
+from cubekit.batching.patches import PatchPlan
+from cubekit.batching.places import Places, places_of
 from cubekit.batching.samples import Samples
-from cubekit.errors import OptionError, SplitError
+from cubekit.errors import OptionError, SplitError, check_kind
 from cubekit.typing import FloatArray, IntArray
 
-By = Literal["blocks", "groups", "random"]
-"""What stays together: squares of land; the samples of one group; nothing."""
+By = Literal["blocks", "groups", "random", "time"]
+"""What stays together: squares of land; the samples of one group; nothing; a stretch of time."""
+
+WAYS = get_args(By)
+"""All of them."""
 
 DROPPED = -1
 """Part of a sample that lies too near to another part."""
@@ -22,59 +27,46 @@ _BLOCKS_ACROSS = 12  # default blocks along the longer side of the area
 _BUFFERS_ACROSS = 4  # default block side in buffers: the buffer then eats at most half of a lone block
 
 
-def samples_of(samples: Samples | xr.Dataset, labels: xr.Dataset | None) -> Samples:
-    """Return samples, extracting those of a cube.
+def splittable(
+    data: Samples | PatchPlan | xr.Dataset, labels: xr.Dataset | None
+) -> tuple[Samples | PatchPlan, Places]:
+    """Return what is to be parted, and where and when it lies.
 
     Parameters
     ----------
-    samples : Samples or xarray.Dataset
-        Samples, or a cube.
+    data : Samples, PatchPlan or xarray.Dataset
+        Samples, patches, or a cube, whose labelled pixels are extracted.
     labels : xarray.Dataset or None
-        Labels on the cube's grid; with a cube only.
+        Labels on the grid of the cube, or of the patches.
 
     Returns
     -------
-    Samples
+    data : Samples or PatchPlan
         Those given, or extracted.
+    places : Places
+        One entry for each.
 
     Raises
     ------
     OptionError
-        If labels and samples do not go together.
+        If labels and data do not go together.
     """
-    if isinstance(samples, Samples):
-        if labels is not None:
-            raise OptionError("labels go with a cube; these samples have theirs already.")
-        return samples
-    if labels is None:
-        raise OptionError("A cube is split by its labels: pass labels=cubekit.load_labels(…, cube).")
-    return extract(samples, labels)
+    check_kind(
+        "samples", data, (Samples, PatchPlan, xr.Dataset), "extract or read them, or plan patches of a cube"
+    )
+    if isinstance(data, xr.Dataset):
+        if labels is None:
+            raise OptionError("A cube is split by its labels: pass labels=cubekit.load_labels(…, cube).")
+        data, labels = extract(data, labels), None
+    return data, places_of(data, labels)
 
 
-def class_weights(samples: Samples) -> FloatArray:
-    """Return the share of each class in each sample.
-
-    Parameters
-    ----------
-    samples : Samples
-        With one class each, or shares.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n, class) float64; one-hot where samples have one class.
-    """
-    if samples.y.ndim > 1:
-        return np.asarray(samples.y, "float64")
-    return np.eye(len(samples.classes))[samples.y]
-
-
-def check_positions(samples: Samples, *, by: By, buffer: float) -> None:
+def check_positions(places: Places, *, by: By, buffer: float) -> None:
     """Raise unless every sample has a position.
 
     Parameters
     ----------
-    samples : Samples
+    places : Places
         To look at.
     by : {"blocks", "groups", "random"}
         What stays together, for the message.
@@ -86,21 +78,26 @@ def check_positions(samples: Samples, *, by: By, buffer: float) -> None:
     SplitError
         Counting those without.
     """
-    unknown = int(np.isnan(samples.position).any(axis=1).sum())
+    unknown = int(np.isnan(places.position).any(axis=1).sum())
     if unknown:
         what = f"buffer={buffer:g}" if buffer else f"by={by!r}"
+        remedy = (
+            "give the table columns longitude and latitude"
+            if places.what == "samples"
+            else "give the data a CRS and regular coordinates"
+        )
         raise SplitError(
-            f"{unknown} of {len(samples)} samples have no position, which {what} needs: give the table "
-            "columns longitude and latitude, or use by='groups' without a buffer."
+            f"{unknown} of {len(places)} {places.what} have no position, which {what} needs: {remedy}, or "
+            "use by='groups' without a buffer."
         )
 
 
-def block_side(samples: Samples, block: float | None, buffer: float) -> float:
+def block_side(places: Places, block: float | None, buffer: float) -> float:
     """Choose the side of the blocks.
 
     Parameters
     ----------
-    samples : Samples
+    places : Places
         With positions.
     block : float or None
         Side in metres, if the user has said it.
@@ -121,16 +118,16 @@ def block_side(samples: Samples, block: float | None, buffer: float) -> float:
         if not block > 0:
             raise OptionError(f"block={block!r} must be a number of metres above 0.")
         return block
-    extent = float(np.ptp(samples.position, axis=0).max())
-    return max(extent / _BLOCKS_ACROSS, _BUFFERS_ACROSS * buffer, samples.resolution or 1.0)
+    extent = float(np.ptp(places.position, axis=0).max())
+    return max(extent / _BLOCKS_ACROSS, _BUFFERS_ACROSS * buffer, places.resolution or 1.0)
 
 
-def units_of(samples: Samples, by: By, side: float | None, *, whole_groups: bool) -> IntArray:
+def units_of(places: Places, by: By, side: float | None, *, whole_groups: bool) -> IntArray:
     """Give a number to each unit that goes to one part as a whole.
 
     Parameters
     ----------
-    samples : Samples
+    places : Places
         To part.
     by : {"blocks", "groups", "random"}
         What a unit is.
@@ -144,12 +141,12 @@ def units_of(samples: Samples, by: By, side: float | None, *, whole_groups: bool
     numpy.ndarray
         (n,) int64 number of the unit, from 0.
     """
-    group = np.unique(samples.group, return_inverse=True)[1].reshape(-1)
+    group = np.unique(places.group, return_inverse=True)[1].reshape(-1)
     if by == "groups":
         return group
     if side is None:
-        return np.arange(len(samples))
-    place = samples.position
+        return np.arange(len(places))
+    place = places.position
     if whole_groups:
         sums = np.stack([np.bincount(group, weights=column) for column in place.T], axis=1)
         place = (sums / np.bincount(group)[:, None])[group]

@@ -17,7 +17,9 @@ from cubekit.cli.app import app
 from cubekit.errors import CubekitError, GridError, OptionError, PipelineError, UnknownNameError
 from cubekit.progress import silence
 
-for _commands in ("scenes", "stores", "models", "jobs"):  # loading them registers theirs, in this order
+_COMMANDS = ("scenes", "stores", "models", "fractions", "veg", "jobs")
+
+for _commands in _COMMANDS:  # loading them registers theirs, in this order
     import_module(f"cubekit.cli.{_commands}")
 
 USAGE_ERRORS = (GridError, OptionError, PipelineError, UnknownNameError)

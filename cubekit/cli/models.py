@@ -65,6 +65,7 @@ def train(  # noqa: PLR0913
 
     Prints the scores on the test samples beside those of the baselines, and how honest the probabilities are.
     """
+    from cubekit.batching.extract import extract
     from cubekit.pipeline.training import save_with_curves, tell_scores
     from cubekit.training.bundle import model_folder
     from cubekit.training.checks import check_fit_options, check_network
@@ -72,11 +73,17 @@ def train(  # noqa: PLR0913
     _import_plugins(plugin)
     opened = cubekit.open(cube)
     check_network(network)  # a slip of the pen costs seconds, not a training
-    options = check_fit_options(settings_of(settings or []), taken=("epochs", "batch", "seed", "out"))
+    options = check_fit_options(
+        settings_of(settings or []), taken=("epochs", "batch", "seed", "out", "split")
+    )
     model_folder(out)
     table = cubekit.load_labels(labels, opened, column=column, inward=inward)
-    fitting, valid, test = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=seed)
-    model = cubekit.fit(network, fitting, valid, epochs=epochs, batch=batch, seed=seed, out=out, **options)
+    samples = extract(opened, table)
+    split = cubekit.plan_split(samples, by=by.value, buffer=buffer, seed=seed)
+    fitting, valid, test = split.apply(samples)
+    model = cubekit.fit(
+        network, fitting, valid, epochs=epochs, batch=batch, seed=seed, out=out, split=split, **options
+    )
     save_with_curves(model, out)
     print(tell_scores(model, fitting, test, seed=seed))
     print(f"saved to {out}")
@@ -84,11 +91,19 @@ def train(  # noqa: PLR0913
 
 @app.command()
 def compare(  # noqa: PLR0913
-    cube: Annotated[Path, typer.Argument(help="A store made by *build*.")],
-    networks: Annotated[list[str], typer.Argument(help="Names of networks, or folders of saved models.")],
+    source: Annotated[
+        str, typer.Argument(help="A store made by *build*, or a pipeline file that names networks.")
+    ],
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="For a store: names of networks, or folders of saved models.")
+    ] = None,
     *,
-    labels: Annotated[str, typer.Option(help="Polygons, points or a raster of codes.")],
-    out: OutOption,
+    labels: Annotated[str | None, typer.Option(help="Polygons, points or a raster of codes.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the result goes.")] = None,
+    settings: SetOption = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="For a file: make its sample data, and compare on them.")
+    ] = False,
     column: Annotated[str, typer.Option(help="Column that holds the class.")] = "class",
     inward: Annotated[float, typer.Option(help="Shrink polygons by so many metres.")] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training samples.")] = 20,
@@ -98,15 +113,30 @@ def compare(  # noqa: PLR0913
     seeds: Annotated[str, typer.Option(help="Seeds of the trainings; the first also of the split.")] = "0",
     plugin: PluginOption = None,
 ) -> None:
-    """Train several networks on the same split and seeds; one table and one figure, baselines included."""
+    """Train several networks on the same split and seeds; one table and one figure, baselines included.
+
+    A pipeline file says the rest itself: its scenes, labels, split, and the networks under *compare*.
+    """
+    from cubekit.batching.extract import extract
     from cubekit.training.checks import check_network
 
     _import_plugins(plugin)
+    if not networks:
+        told = settings_of(settings or [])
+        if demo:
+            from cubekit.demo import compare_demo
+
+            print(compare_demo(out or Path("demo"), source, settings=told).table())
+        else:
+            print(cubekit.compare_pipeline(source, out=out, settings=told).table())
+        return
+    if labels is None or out is None:
+        raise OptionError("To compare networks on a store, give --labels and --out.")
     try:
         dice = [int(part) for part in words(seeds) or []]
     except ValueError as error:
         raise OptionError(f"--seeds {seeds!r} should be whole numbers with commas between.") from error
-    opened = cubekit.open(cube)
+    opened = cubekit.open(source)
     contestants: list[Any] = []
     for name in networks:
         if (Path(name) / "model.json").is_file():
@@ -115,9 +145,13 @@ def compare(  # noqa: PLR0913
             check_network(name)
             contestants.append(name)
     table = cubekit.load_labels(labels, opened, column=column, inward=inward)
-    parts = cubekit.split(opened, table, by=by.value, buffer=buffer, seed=dice[0])
+    samples = extract(opened, table)
+    split = cubekit.plan_split(samples, by=by.value, buffer=buffer, seed=dice[0])
     shared = {"epochs": epochs, "batch": batch}
-    print(cubekit.compare(contestants, *parts, seeds=dice, settings=shared, out=out).table())
+    found = cubekit.compare(
+        contestants, *split.apply(samples), seeds=dice, settings=shared, split=split, out=out
+    )
+    print(found.table())
     print(f"saved to {out}")
 
 
@@ -201,6 +235,40 @@ def predict(  # noqa: PLR0913
         preview=preview,
     )
     print(made)
+
+
+@app.command("predict-table")
+def predict_table(  # noqa: PLR0913
+    model: Annotated[Path, typer.Argument(help="A saved model of pixel series.")],
+    table: Annotated[Path, typer.Argument(help="Pixel-months from Earth Engine, CSV or Parquet.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV: lat, lon, predicted_class, probability.")],
+    map_out: Annotated[
+        Path | None,
+        typer.Option("--map", help="COG (.tif) or picture (.png) as well, if the pixels lie on a grid."),
+    ] = None,
+    date: Annotated[str, typer.Option(help="Column of the date.")] = "image_date",
+    scale: Annotated[float, typer.Option(help="Factor that makes reflectance 0-1 of the bands.")] = 1e-4,
+    probabilities: Annotated[bool, typer.Option(help="A column for the probability of each class.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace what lies there.")] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Predict the class of every pixel of a table, and draw the map where the pixels lie on a grid."""
+    from cubekit.prediction.places import map_of_places
+    from cubekit.prediction.table import check_csv, without_shares, write_csv
+
+    _import_plugins(plugin)
+    loaded = cubekit.load_model(model)
+    check_csv(out, overwrite=overwrite)
+    frame = cubekit.predict_table(loaded, table, date=date, scale=scale, probabilities=True)
+    drawn = None if map_out is None else map_of_places(frame, loaded.card.classes)
+    write_csv(frame if probabilities else without_shares(frame), out)
+    counts = frame["predicted_class"].value_counts(dropna=False)
+    print("\n".join(f"{count:>9,}  {name}" for name, count in counts.items()))
+    print(f"wrote {out}")
+    if drawn is not None and map_out is not None:
+        cubekit.export(drawn, map_out, overwrite=overwrite)
+        print(f"wrote {map_out}")
 
 
 @app.command()

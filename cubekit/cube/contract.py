@@ -1,6 +1,7 @@
 """What a cube is: names of its dimensions and variables, how its numbers are coded, and the check of both."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from cubekit.errors import CubeError, check_kind
+from cubekit.errors import CubeError, UnknownNameError, check_kind, did_you_mean
 
 MAIN = "data"
 """Name of the main variable."""
@@ -139,6 +140,36 @@ def noted(cube: xr.Dataset, step: str, **options: Any) -> xr.Dataset:
     """
     before = json.loads(cube.attrs.get(RECIPE, "[]"))
     return cube.assign_attrs({RECIPE: json.dumps([*before, [step, options]], default=str)})
+
+
+def layers_of(cube: xr.Dataset, names: Sequence[str]) -> list[xr.DataArray]:
+    """Return layers ``(y, x)`` that a cube holds beside its main variable.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A cube.
+    names : sequence of str
+        Of the layers, such as ``altitude``.
+
+    Returns
+    -------
+    list of xarray.DataArray
+        In the order of the names; as lazy as the cube.
+
+    Raises
+    ------
+    UnknownNameError
+        If one is missing, with the nearest there is.
+    """
+    known = [str(name) for name, layer in cube.variables.items() if layer.dims == ("y", "x")]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(
+                f"The cube has no layer {name!r} (y, x). {did_you_mean(name, known)} Layers are added with "
+                "cubekit.add_ancillary(cube, …)."
+            )
+    return [cube[name] for name in names]
 
 
 def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:

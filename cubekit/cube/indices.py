@@ -95,7 +95,66 @@ def index_inputs(cube: xr.Dataset, names: Sequence[str]) -> dict[str, dict[str, 
             "the coding: "
             "cube.data.attrs.update(scale_factor=…, add_offset=…)."
         )
-    return _inputs(list(names), _places(cube, [str(band) for band in cube.indexes["band"]]))
+    return _inputs(list(names), _places([str(band) for band in cube.indexes["band"]], cube.attrs))
+
+
+def index_columns(
+    values: FloatArray, bands: Sequence[str], names: Sequence[str], *, collection: str = ""
+) -> FloatArray:
+    """Compute indices of rows of reflectance, as tables hold them.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (n, band) float, reflectance 0-1, NaN where there is no data.
+    bands : sequence of str
+        Band names, in the order of the columns.
+    names : sequence of str
+        Short names of indices, as for :func:`add_indices`.
+    collection : str, optional
+        Where the bands are from; one that begins with ``sentinel-2`` makes ``B4`` red.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, index) float32, NaN where there is no data or the formula is not finite.
+
+    Raises
+    ------
+    UnknownNameError
+        For an index that is not in the catalogue, or a band that is missing.
+    """
+    inputs = _inputs(list(names), _places(list(bands), {"collection": collection}))
+    physical = Encoding(dtype=str(values.dtype), nodata=np.nan)
+    return np.stack([computed(values.T[None], name, inputs[name], physical)[0] for name in names], axis=1)
+
+
+def bands_for(cube: xr.Dataset, symbols: Sequence[str]) -> dict[str, int]:
+    """Look up the bands that stand for the symbols of the catalogue.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        As for :func:`add_indices`.
+    symbols : sequence of str
+        Such as ``"N"`` for near infrared, ``"S1"`` and ``"S2"`` for the short-wave infrareds.
+
+    Returns
+    -------
+    dict
+        Symbol to place of the band.
+
+    Raises
+    ------
+    UnknownNameError
+        For a band that the cube lacks.
+    """
+    places = _places([str(band) for band in cube.indexes["band"]], cube.attrs)
+    found = {symbol: _place(symbol, places) for symbol in symbols}
+    for symbol, place in found.items():
+        if place is None:
+            raise UnknownNameError(f"This needs {_described(symbol)}, which the cube lacks.")
+    return {symbol: place for symbol, place in found.items() if place is not None}
 
 
 def computed(block: Array, name: str, inputs: Mapping[str, float | int], coding: Encoding) -> FloatArray:
@@ -143,13 +202,11 @@ def _catalogue() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     return dict(spyndex.indices), dict(spyndex.bands), dict(spyndex.constants)
 
 
-def _places(cube: xr.Dataset, bands: list[str]) -> dict[str, int]:
-    """Return the place of each band under all its names."""
-    common: Mapping[str, str] = json.loads(cube.attrs.get("common_names", "{}"))
+def _places(bands: list[str], attrs: Mapping[Any, Any]) -> dict[str, int]:
+    """Return the place of each band under all its names; `attrs` are those of a cube."""
+    common: Mapping[str, str] = json.loads(attrs.get("common_names", "{}"))
     places: dict[str, int] = {}
-    sentinel2 = str(cube.attrs.get("collection", "")).startswith("sentinel-2") or bool(
-        _SENTINEL2 & set(bands)
-    )
+    sentinel2 = str(attrs.get("collection", "")).startswith("sentinel-2") or bool(_SENTINEL2 & set(bands))
     for place, band in enumerate(bands):
         aliases = [common.get(band, ""), band.casefold()]
         if sentinel2:

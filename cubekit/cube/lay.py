@@ -176,7 +176,8 @@ def recode(rule: Recode, values: Array, valid: BoolArray) -> Array:
     result = values
     if values.dtype != dtype or rule.shift:
         limits = np.iinfo(dtype)
-        whole = values.astype(np.int64) if values.dtype.kind in "ui" else np.rint(values)
+        # What will not be used may be NaN, which has no integer.
+        whole = values.astype(np.int64) if values.dtype.kind in "ui" else np.rint(np.where(valid, values, 0))
         # Saturated pixels stay at the end of the range instead of wrapping round.
         result = np.clip(whole + rule.shift, limits.min, limits.max).astype(dtype)
     if not rule.exact:

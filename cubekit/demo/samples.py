@@ -21,7 +21,11 @@ class Maker(Protocol):
 
 SAMPLES: Mapping[str, str] = MappingProxyType(
     {
+        "fusion-pairs": "cubekit.demo.fusion:fusion_pairs",
         "sentinel-2-year": "cubekit.demo.landscape:sentinel_2_year",
+        "yearly-vegetation": "cubekit.demo.vegetation:yearly_vegetation",
+        "coarse-year": "cubekit.demo.fractions:coarse_year",
+        "mountain-forest": "cubekit.demo.tree_species:mountain_forest",
     }
 )
 """Name to the function that makes them, as ``module:function``."""

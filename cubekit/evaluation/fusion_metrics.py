@@ -3,16 +3,15 @@
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from cubekit.errors import OptionError
+from cubekit.evaluation.fusion_sums import Moments, Place, Sums, part_sums
 from cubekit.typing import FloatArray
 
 METRICS = ("MAE", "RMSE", "PSNR", "SSIM", "SAM", "ERGAS", "RASE", "UQI", "SCC", "CC", "R2")
 """Names of the scores, in the order of the tables."""
 
-_BLOCK, _GAUSS = 8, 11
-_LAPLACE = np.array([[-1.0, -1.0, -1.0], [-1.0, 8.0, -1.0], [-1.0, -1.0, -1.0]])
+_LEAST = 11  # pixels, of the widest window
 
 
 def fusion_scores(
@@ -35,7 +34,8 @@ def fusion_scores(
     SAM       mean spectral angle in degrees              in radians; NaN where a pixel is zero
     ERGAS     100 / ratio, relative to band means         four times smaller
     RASE      percent of the mean                         over 8 x 8 windows, 64 times larger
-    UQI       8 x 8 windows inside the image              Gaussian windows
+    UQI       8 x 8 windows inside the image; flat ones   Gaussian windows
+              are compared by their means
     SCC       correlation of Laplacian-filtered bands     mean of correlations in 8 x 8 windows
     CC        Pearson's r, mean of bands                  same
     R2        mean over bands                             bands together
@@ -71,126 +71,84 @@ def fusion_scores(
     and Silander 1998, doi:10.1080/014311698215973.
     """
     _check(predicted, target)
-    p, g = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
-    squared = (p - g) ** 2
+    height, width = predicted.shape[1:]
+    whole = Place((height, width), (0, height), (0, width))
+    sums = part_sums(predicted, target, whole, data_range=data_range, compat=compat)
+    return scores_of(sums, ratio=ratio, data_range=data_range, compat=compat)
+
+
+def scores_of(
+    sums: Sums, *, ratio: float = 16.0, data_range: float = 1.0, compat: bool = False
+) -> dict[str, float]:
+    """Make scores of the sums over a scene.
+
+    Parameters
+    ----------
+    sums : Sums
+        Of all its parts, summed for the same `data_range` and `compat`.
+    ratio : float, optional
+        Coarse pixel size divided by the fine one.
+    data_range : float, optional
+        Largest value that can occur.
+    compat : bool, optional
+        Definitions of the published comparison.
+
+    Returns
+    -------
+    dict of str to float
+        One number for each of :data:`METRICS`, NaN where it is not defined.
+    """
+    means = {name: total.mean for name, total in sums.totals.items()}
+    squared, level = means["squared"], sums.moments.mean_g
+    error = means["clipped" if compat else "squared"].mean()
     # Undefined scores are NaN, and equal images have an infinite PSNR: no reason to warn.
     with np.errstate(divide="ignore", invalid="ignore"):
         values = (
-            np.abs(p - g).mean(),
-            _rmse(squared, compat=compat),
-            _psnr(p, g, data_range, compat=compat),
-            _ssim(p, g, data_range, compat=compat),
-            _sam(p, g, compat=compat),
-            100 / (4 * ratio if compat else ratio) * np.sqrt((_bands(squared) / _bands(g) ** 2).mean()),
-            _rase(squared, g, compat=compat),
-            _uqi(p, g, compat=compat),
-            _scc(p, g, compat=compat),
-            np.mean([_pearson(a, b) for a, b in zip(p, g, strict=True)]),
-            _r2(squared, g, compat=compat),
+            means["absolute"].mean(),
+            means["rmse"].mean() if compat else np.sqrt(squared.mean()),
+            10 * np.log10(data_range**2 / error),
+            means["ssim"].mean(),
+            _sam(sums, compat=compat),
+            100 / (4 * ratio if compat else ratio) * np.sqrt((squared / level**2).mean()),
+            means["rase"].mean() if compat else 100 / level.mean() * np.sqrt(squared.mean()),
+            means["uqi"].mean(),
+            means["scc"].mean() if compat else _pearson(sums.high).mean(),
+            _pearson(sums.moments).mean(),
+            _r2(sums.moments, squared, compat=compat),
         )
     return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
 
 
-def _rmse(squared: FloatArray, *, compat: bool) -> Any:
-    return _inside(np.sqrt(_box(squared)), _BLOCK // 2).mean() if compat else np.sqrt(squared.mean())
-
-
-def _psnr(p: FloatArray, g: FloatArray, data_range: float, *, compat: bool) -> Any:
+def _sam(sums: Sums, *, compat: bool) -> Any:
+    """Mean angle; the published comparison has none where any pixel is dark."""
+    if "angle" not in sums.totals:  # of one band
+        return np.nan
     if compat:
-        p, g = p.clip(0, data_range), g.clip(0, data_range)
-    return 10 * np.log10(data_range**2 / ((p - g) ** 2).mean())
+        return np.nan if sums.dark else sums.totals["angle"].mean[0]
+    return np.degrees(sums.totals["angle"].mean[0])
 
 
-def _ssim(p: FloatArray, g: FloatArray, data_range: float, *, compat: bool) -> Any:
+def _r2(moments: Moments, squared: FloatArray, *, compat: bool) -> Any:
+    """Share of the variance explained: of bands, or of all their values together."""
+    spread = moments.gg / moments.n if moments.n else np.full(len(squared), np.nan)
     if compat:
-        p, g = p.clip(0, data_range), g.clip(0, data_range)
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    mean_p, mean_g = _gauss(p), _gauss(g)
-    var_p, var_g = ((_gauss(a * a) - m * m).clip(0) for a, m in ((p, mean_p), (g, mean_g)))
-    covariance = _gauss(p * g) - mean_p * mean_g
-    similar = (2 * mean_p * mean_g + c1) * (2 * covariance + c2)
-    similar /= (mean_p**2 + mean_g**2 + c1) * (var_p + var_g + c2)
-    return similar.mean() if compat else _inside(similar, _GAUSS // 2).mean()
+        between = (moments.mean_g - moments.mean_g.mean()) ** 2
+        return 1 - squared.sum() / (spread + between).sum()
+    return (1 - squared / spread).mean()
 
 
-def _sam(p: FloatArray, g: FloatArray, *, compat: bool) -> Any:
-    lengths = np.linalg.norm(p, axis=0) * np.linalg.norm(g, axis=0)
-    angles = np.arccos(((p * g).sum(axis=0) / lengths).clip(-1, 1))
-    if compat:
-        return angles.mean()
-    known = angles[lengths > 0]  # a zero vector has no direction
-    return np.degrees(known.mean()) if known.size else np.nan
-
-
-def _rase(squared: FloatArray, g: FloatArray, *, compat: bool) -> Any:
-    if not compat:
-        return 100 / g.mean() * np.sqrt(_bands(squared).mean())
-    means = _box(g).mean(axis=0) / _BLOCK**2
-    return _inside(100 / means * np.sqrt(_box(squared).mean(axis=0)), _BLOCK // 2).mean()
-
-
-def _uqi(p: FloatArray, g: FloatArray, *, compat: bool) -> Any:
-    blur, border = (_gauss, (_GAUSS // 2, _GAUSS // 2)) if compat else (_box, (_BLOCK // 2, _BLOCK // 2 - 1))
-    tiny = np.finfo(np.float32).eps if compat else 0.0
-    mean_p, mean_g = blur(p), blur(g)
-    var_p, var_g = blur(p * p) - mean_p**2, blur(g * g) - mean_g**2
-    covariance = blur(p * g) - mean_p * mean_g
-    quality = 4 * mean_p * mean_g * covariance / ((mean_p**2 + mean_g**2) * (var_p + var_g) + tiny)
-    return _inside(quality, *border).mean()
-
-
-def _scc(p: FloatArray, g: FloatArray, *, compat: bool) -> Any:
-    high = [ndimage.correlate(image, _LAPLACE[None], mode="reflect") for image in (p, g)]
-    if not compat:
-        return np.mean([_pearson(a, b) for a, b in zip(*high, strict=True)])
-    a, b = high
-    mean_a, mean_b = _box(a, mode="constant"), _box(b, mode="constant")
-    var_a, var_b = (_box(h * h, mode="constant") - m * m for h, m in ((a, mean_a), (b, mean_b)))
-    covariance = _box(a * b, mode="constant") - mean_a * mean_b
-    spread = np.sqrt(var_a.clip(0)) * np.sqrt(var_b.clip(0))
-    return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread != 0).mean()
-
-
-def _r2(squared: FloatArray, g: FloatArray, *, compat: bool) -> Any:
-    if compat:
-        return 1 - squared.sum() / ((g - g.mean()) ** 2).sum()
-    return (1 - _bands(squared) / g.var(axis=(1, 2))).mean()
-
-
-def _pearson(a: FloatArray, b: FloatArray) -> Any:
-    a, b = a - a.mean(), b - b.mean()
-    return (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
-
-
-def _bands(x: FloatArray) -> FloatArray:
-    """Mean of every band."""
-    means: FloatArray = x.mean(axis=(1, 2))
-    return means
-
-
-def _box(x: FloatArray, *, mode: str = "reflect") -> FloatArray:
-    """Mean over 8 x 8 windows from 4 before to 3 after; scipy's "reflect" repeats the edge pixel."""
-    means: FloatArray = ndimage.uniform_filter(x, size=(1, _BLOCK, _BLOCK), mode=mode)
-    return means
-
-
-def _gauss(x: FloatArray) -> FloatArray:
-    """Mean under a Gaussian of 11 x 11 pixels; scipy's "mirror" does not repeat the edge pixel."""
-    means: FloatArray = ndimage.gaussian_filter(x, 1.5, mode="mirror", radius=_GAUSS // 2, axes=(1, 2))
-    return means
-
-
-def _inside(x: FloatArray, before: int, after: int | None = None) -> FloatArray:
-    after = before if after is None else after
-    return x[..., before : x.shape[-2] - after, before : x.shape[-1] - after]
+def _pearson(moments: Moments) -> FloatArray:
+    """Return the correlation of each band."""
+    correlation: FloatArray = moments.pg / np.sqrt(moments.pp * moments.gg)
+    return correlation
 
 
 def _check(predicted: FloatArray, target: FloatArray) -> None:
     dimensions = 3
-    if predicted.shape != target.shape or predicted.ndim != dimensions or min(predicted.shape[1:]) < _GAUSS:
+    if predicted.shape != target.shape or predicted.ndim != dimensions or min(predicted.shape[1:]) < _LEAST:
         raise OptionError(
             f"Images have shapes {predicted.shape} and {target.shape}, expected twice (c, h, w) with sides "
-            f"of at least {_GAUSS}."
+            f"of at least {_LEAST}."
         )
     holes = [int((~np.isfinite(image)).sum()) for image in (predicted, target)]
     if any(holes):

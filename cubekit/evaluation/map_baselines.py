@@ -73,6 +73,40 @@ def linear_trend(x: FloatArray) -> FloatArray:
     return line
 
 
+def damped_persistence(x: FloatArray) -> FloatArray:
+    """Predict the mean of every pixel plus a share of its last anomaly, fitted on the past maps.
+
+    The share is one number for the whole map: the regression of every past map on the one before it, both as
+    anomalies from the mean of the years up to the earlier one, so that nothing is used before it was known.
+    It lies between persistence (1) and climatology (0).
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Past maps ``(n, t, 1, h, w)`` in equal steps, NaN where there is no data.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n, h, w)``; the climatology where the last map has no data, NaN where a pixel was never observed.
+    """
+    maps = x[:, :, 0].astype(np.float64)
+    known = np.isfinite(maps)
+    count = known.cumsum(axis=1)
+    total = np.where(known, maps, 0).cumsum(axis=1)
+    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    products = squares = np.zeros(())
+    for step in range(1, maps.shape[1] - 1):  # anomalies of this map and the next, from the mean up to this
+        last, following = maps[:, step] - mean[:, step], maps[:, step + 1] - mean[:, step]
+        both = np.isfinite(last) & np.isfinite(following)
+        products = products + (last * following)[both].sum()
+        squares = squares + np.square(last[both]).sum()
+    share = float(np.clip(products / squares, 0, 1)) if squares > 0 else 0.0
+    anomaly = maps[:, -1] - mean[:, -1]
+    damped: FloatArray = (mean[:, -1] + share * np.where(np.isfinite(anomaly), anomaly, 0)).astype(x.dtype)
+    return damped
+
+
 def nearest_date(fine_t1: FloatArray) -> FloatArray:
     """Predict the fine image of the other date as it is.
 

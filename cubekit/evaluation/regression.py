@@ -29,6 +29,9 @@ class Errors:
     r2: FloatArray
     """Share of the variance explained, ``1 - SS_res / SS_tot``; NaN where the truth is constant."""
 
+    r: FloatArray
+    """Pearson's correlation of each; NaN where truth or prediction is constant."""
+
     samples: IntArray
     """Pairs of numbers counted for each."""
 
@@ -49,11 +52,13 @@ class Errors:
             One line a variable, then the means.
         """
         width = max(map(len, (*self.names, "mean")))
-        lines = [f"{'':<{width}}       RMSE        MAE       bias     R²"]
-        rows = zip(self.names, self.rmse, self.mae, self.bias, self.r2, strict=True)
-        means = ("mean", self.rmse.mean(), self.mae.mean(), self.bias.mean(), _mean(self.r2))
-        for name, rmse, mae, bias, r2 in (*rows, means):
-            lines.append(f"{name:<{width}}  {rmse:>9.5g}  {mae:>9.5g}  {bias:>9.4g}  {_number(r2):>5}")
+        lines = [f"{'':<{width}}       RMSE        MAE       bias     R²      r"]
+        rows = zip(self.names, self.rmse, self.mae, self.bias, self.r2, self.r, strict=True)
+        means = (self.rmse.mean(), self.mae.mean(), self.bias.mean(), _mean(self.r2), _mean(self.r))
+        for name, rmse, mae, bias, r2, r in (*rows, ("mean", *means)):
+            lines.append(
+                f"{name:<{width}}  {rmse:>9.5g}  {mae:>9.5g}  {bias:>9.4g}  {_number(r2):>5}  {_number(r):>5}"
+            )
         lost = f"; {self.unpredicted} more without a prediction" if self.unpredicted else ""
         lines.append(f"{int(self.samples.sum())} numbers{lost}")
         return "\n".join(lines)
@@ -64,10 +69,10 @@ class Errors:
         Returns
         -------
         dict
-            ``rmse``, ``mae``, ``bias``, ``r2`` as means, ``unpredicted``, and ``variables`` with one record
-            each; None where a score is not defined.
+            ``rmse``, ``mae``, ``bias``, ``r2``, ``r`` as means, ``unpredicted``, and ``variables`` with one
+            record each; None where a score is not defined.
         """
-        means = {"rmse": self.rmse, "mae": self.mae, "bias": self.bias, "r2": self.r2}
+        means = {"rmse": self.rmse, "mae": self.mae, "bias": self.bias, "r2": self.r2, "r": self.r}
         return {
             **{name: _plain(_mean(values)) for name, values in means.items()},
             "unpredicted": self.unpredicted,
@@ -128,6 +133,7 @@ def assess_values(
         mae=np.array([np.abs(p - t).mean() for t, p in kept]),
         bias=np.array([(p - t).mean() for t, p in kept]),
         r2=np.array([_r2(t, p) for t, p in kept]),
+        r=np.array([_r(t, p) for t, p in kept]),
         samples=np.array([len(t) for t, _ in kept]),
         unpredicted=int(sum((np.isfinite(t) & ~k).sum() for (t, _), k in zip(pairs, known, strict=True))),
     )
@@ -137,6 +143,14 @@ def _r2(true: FloatArray, predicted: FloatArray) -> float:
     """Share of the variance explained."""
     spread = np.square(true - true.mean()).sum()
     return float(1 - np.square(true - predicted).sum() / spread) if spread > 0 else np.nan
+
+
+def _r(true: FloatArray, predicted: FloatArray) -> float:
+    """Pearson's correlation; rounding in the mean of a constant is no variance."""
+    least = 1e-12 * max(1.0, float(np.abs(true).max()), float(np.abs(predicted).max()))
+    if min(true.std(), predicted.std()) <= least:
+        return np.nan
+    return float(np.corrcoef(true, predicted)[0, 1])
 
 
 def _mean(values: FloatArray) -> float:

@@ -181,7 +181,7 @@ def series_figure(samples: SeriesLike, *, value: str | None = None, title: str |
         axes.set_title(title or f"{name} by class: mean, middle half of the samples", pad=8)
         axes.set_ylabel(name)
         axes.margins(x=0.01)
-        _date_axis(axes)
+        date_axis(axes)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, labelspacing=0.6)
         return figure
 
@@ -263,8 +263,14 @@ def _one_series(axes: "Axes", times: Array, own: FloatArray, label: str, colour:
     )
 
 
-def _date_axis(axes: "Axes") -> None:
-    """Label dates as shortly as they can be told apart."""
+def date_axis(axes: "Axes") -> None:
+    """Label dates as shortly as they can be told apart.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Changed in place.
+    """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]

@@ -115,16 +115,16 @@ def rgb_figure(
     """
     chosen = _quicklook_bands(cube, bands)
     stored = cube[MAIN].sel(band=list(chosen))
-    thin = _thin(stored.isel(time=_clearest(stored)) if time is None else _at(stored, time)).compute()
+    few = thinned(stored.isel(time=_clearest(stored)) if time is None else _at(stored, time)).compute()
     shown = "true colour" if bands is None and len(chosen) > 1 else ", ".join(chosen)
-    heading = title or f"{_spoken(shown)}, {np.datetime_as_string(thin['time'].to_numpy(), unit='D')}"
+    heading = title or f"{_spoken(shown)}, {np.datetime_as_string(few['time'].to_numpy(), unit='D')}"
     with styled():
         if len(chosen) == 1:
-            flat = thin.isel(band=0, drop=True).drop_vars("time").assign_attrs(cube[MAIN].attrs)
+            flat = few.isel(band=0, drop=True).drop_vars("time").assign_attrs(cube[MAIN].attrs)
             return _value_map(flat.rename(_spoken(chosen[0])), heading)
-        physical = to_physical(thin).transpose("y", "x", "band").to_numpy()
-        figure, axes = map_axes(thin, heading, beside=0.1)
-        show_image(axes, _stretched(physical), thin)
+        physical = to_physical(few).transpose("y", "x", "band").to_numpy()
+        figure, axes = map_axes(few, heading, beside=0.1)
+        show_image(axes, _stretched(physical), few)
         return figure
 
 
@@ -155,9 +155,9 @@ def split_figure(
     with styled():
         if background is not None:
             figure, axes = map_axes(background, title, beside=1.5)
-            thin = _thin(class_bytes(background))
+            few = thinned(class_bytes(background))
             table = classes_of(background) or ClassTable.of([])
-            pale = _coloured(thin.to_numpy(), table).astype("float64") * 0.22 + 255 * 0.78
+            pale = coloured(few.to_numpy(), table).astype("float64") * 0.22 + 255 * 0.78
             show_image(axes, pale.astype("uint8"), background)
         else:
             figure, axes = _point_axes(known, title)
@@ -195,17 +195,16 @@ def _class_map(variable: xr.DataArray, table: ClassTable, title: str) -> "Figure
 
     coded = class_bytes(variable)
     # together, so that each block is computed once
-    thin, counts = compute(_thin(coded), _histogram(coded))  # type: ignore[no-untyped-call]
+    few, counts = compute(thinned(coded), _histogram(coded))  # type: ignore[no-untyped-call]
     figure, axes = map_axes(variable, title, beside=1.6)
-    show_image(axes, _coloured(thin.to_numpy(), table), variable)
+    show_image(axes, coloured(few.to_numpy(), table), variable)
     _class_legend(axes, table, counts.to_numpy(), pixel_area(variable))
     return figure
 
 
 def _value_map(variable: xr.DataArray, title: str) -> "Figure":
     """Draw numbers with a colour bar between their 2nd and 98th percentile."""
-    thin = to_physical(_thin(variable).compute())
-    values = thin.to_numpy()
+    values = to_physical(thinned(variable).compute()).to_numpy()
     known = values[np.isfinite(values)]
     low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
     figure, axes = map_axes(variable, title, beside=0.9)
@@ -230,14 +229,38 @@ def _histogram(coded: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(counts)
 
 
-def _thin(variable: xr.DataArray) -> xr.DataArray:
-    """Take every n-th pixel, so that the longer side fits a figure."""
+def thinned(variable: xr.DataArray) -> xr.DataArray:
+    """Take every n-th pixel, so that the longer side fits a figure.
+
+    Parameters
+    ----------
+    variable : xarray.DataArray
+        With dims ``y`` and ``x``; lazy or not.
+
+    Returns
+    -------
+    xarray.DataArray
+        As lazy, of at most `LONGEST` pixels a side.
+    """
     step = max(1, math.ceil(max(variable.sizes["y"], variable.sizes["x"]) / LONGEST))
     return variable.isel(y=slice(step // 2, None, step), x=slice(step // 2, None, step))
 
 
-def _coloured(values: Array, table: ClassTable) -> Array:
-    """Return a class map as colours ``(y, x, 3)``."""
+def coloured(values: Array, table: ClassTable) -> Array:
+    """Return a class map as colours.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        ``(y, x)`` uint8 class index, 255 is nodata.
+    table : ClassTable
+        With the colours.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(y, x, 3)`` uint8.
+    """
     colours = np.full((NODATA + 1, 3), rgb_of(EMPTY), dtype="uint8")
     for index, colour in enumerate(table.colours):
         colours[index] = rgb_of(colour)

@@ -1,6 +1,7 @@
 """BRITS: fractions of classes from a series with gaps, which it fills on the way."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,9 @@ class RITS(nn.Module):
     matrix products.
     """
 
+    output_layers: ClassVar = ("out",)
+    """What belongs to the classes, and is replaced where they change."""
+
     def __init__(
         self,
         *,
@@ -137,70 +141,46 @@ class RITS(nn.Module):
             If shapes do not fit, or ancillary variables are missing or were not expected.
         """
         check_series(x, bands=self.bands)
-        self._check_ancillary(x, ancillary)
         observed = _value_mask(x, mask)
-        series = (torch.where(observed, x, 0.0), observed.to(x.dtype), time_gaps(observed).to(x.dtype))
-        # Time first: every step is then one block of memory.
-        values, m, gaps = (part.transpose(0, 1).contiguous() for part in series)
-        state, guesses, imputed = self._recur(values, m, gaps)
-        weight = m.sum(dim=(1, 2)) + _EMPTY
-        error = sum(((values - guess) * m).abs().sum(dim=(1, 2)) / weight for guess in guesses)
+        found = _recur((self,), x[None], observed[None])
         return {
-            "fractions": self._estimate(state, ancillary),
-            "imputed": imputed.transpose(0, 1),
-            "imputation_error": torch.as_tensor(error).sum(),
+            "fractions": self.estimate(found.state[0], ancillary),
+            "imputed": found.completed[0],
+            "imputation_error": found.error[0],
         }
 
-    def _recur(self, x: Tensor, m: Tensor, gaps: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-        """Run over the steps; series are ``(t, n, c)`` here.
+    def estimate(self, state: Tensor, ancillary: Tensor | None) -> Tensor:
+        """Turn the last state into fractions.
 
-        Returns the last state, the predictions from history, features and both, and the completed series.
+        Parameters
+        ----------
+        state : torch.Tensor
+            Last state of the series ``(n, hidden)``.
+        ancillary : torch.Tensor or None
+            Standardised ancillary variables ``(n, a)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Fractions ``(n, k)``.
+
+        Raises
+        ------
+        OptionError
+            If ancillary variables are missing or were not expected.
         """
-        bands = self.bands
-        fade_h, fade_x = self.temp_decay_h.fade(gaps), self.temp_decay_x.fade(gaps)
-        alpha = self.weight_combine(torch.cat([fade_x, m], dim=-1))
-        from_state, bias, from_values = self._stacked_weights()
-        feature_weight, feature_bias = self.feat_reg.effective_weight().t(), self.feat_reg.b
-        h = c = x.new_zeros(x.shape[1], self.rnn_cell.hidden_size)
-        collected: list[tuple[Tensor, ...]] = []
-        for xt, mt, fade, mix in zip(x, m, fade_h, alpha, strict=True):
-            stacked = torch.addmm(bias, torch.cat([h * fade, mt], dim=1), from_state)
-            xh = stacked[:, :bands]
-            zh = torch.addmm(feature_bias, torch.lerp(xh, xt, mt), feature_weight)
-            ch = torch.lerp(xh, zh, mix)
-            cc = torch.lerp(ch, xt, mt)
-            h, c = _lstm_step(torch.addmm(stacked[:, bands:], cc, from_values), c)
-            collected.append((xh, zh, ch, cc))
-        history, features, mixed, completed = (torch.stack(steps) for steps in zip(*collected, strict=True))
-        return h, (history, features, mixed), completed
-
-    def _stacked_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Arrange weights so that one product of state and mask gives prediction and gates.
-
-        Returns the weights of state and mask ``(hidden + c, c + 4 hidden)``, their bias, and the gates'
-        weights of the values ``(c, 4 hidden)``. The candidate's share is doubled: see :func:`_lstm_step`.
-        """
-        cell, bands = self.rnn_cell, self.bands
-        double = torch.ones(4, cell.hidden_size, 1, dtype=cell.weight_hh.dtype, device=cell.weight_hh.device)
-        double[2] = 2.0
-        double = double.flatten(0, 1)
-        gates = torch.cat([cell.weight_hh, cell.weight_ih[:, bands:]], dim=1) * double
-        guess = nn.functional.pad(self.hist_reg.weight, (0, bands))  # the mask has no say in the prediction
-        bias = torch.cat([self.hist_reg.bias, (cell.bias_ih + cell.bias_hh) * double[:, 0]])
-        return torch.cat([guess, gates]).t(), bias, (cell.weight_ih[:, :bands] * double).t()
-
-    def _estimate(self, state: Tensor, ancillary: Tensor | None) -> Tensor:
+        self._check_ancillary(state, ancillary)
         if self.ancillary_embed is not None and self.concat is not None and ancillary is not None:
             context = self.ancillary_embed(ancillary).relu()
             state = self.concat(torch.cat([state, context], dim=1)).relu()
         scores: Tensor = self.out(state)
         return scores.softmax(dim=1)
 
-    def _check_ancillary(self, x: Tensor, ancillary: Tensor | None) -> None:
-        found = (x.shape[0], 0) if ancillary is None else tuple(ancillary.shape)
-        if found != (x.shape[0], self.ancillary):
+    def _check_ancillary(self, state: Tensor, ancillary: Tensor | None) -> None:
+        found = (len(state), 0) if ancillary is None else tuple(ancillary.shape)
+        if found != (len(state), self.ancillary):
             raise OptionError(
-                f"ancillary has shape {found}, expected {(x.shape[0], self.ancillary)}: as many variables as "
+                f"ancillary has shape {found}, expected {(len(state), self.ancillary)}: as many variables as "
                 "the network was built with (ancillary=)."
             )
 
@@ -228,6 +208,9 @@ class BRITS(nn.Module):
     embedding : int, optional
         Width of the embedded ancillary variables.
     """
+
+    output_layers: ClassVar = ("rits_f.out", "rits_b.out")
+    """What belongs to the classes, and is replaced where they change."""
 
     def __init__(
         self,
@@ -280,16 +263,20 @@ class BRITS(nn.Module):
         """
         check_series(x, bands=self.rits_f.bands)
         observed = _value_mask(x, mask)
-        forward = self.rits_f(x, observed, ancillary)
-        backward = self.rits_b(x.flip(1), observed.flip(1), ancillary)
-        imputed = backward["imputed"].flip(1)
+        both = (self.rits_f, self.rits_b)
+        # Each direction gets arrays of its own: a reversed alias would reverse the other as well.
+        found = _recur(both, torch.stack([x, x.flip(1)]), torch.stack([observed, observed.flip(1)]))
+        forward, backward = (
+            part.estimate(state, ancillary) for part, state in zip(both, found.state, strict=True)
+        )
+        imputed = found.completed[0], found.completed[1].flip(1)
         return {
-            "fractions": (forward["fractions"] + backward["fractions"]) / 2,
-            "imputed": (forward["imputed"] + imputed) / 2,
-            "fractions_forward": forward["fractions"],
-            "fractions_backward": backward["fractions"],
-            "imputation_error": (forward["imputation_error"] + backward["imputation_error"]) / 2,
-            "disagreement": (forward["imputed"] - imputed).abs().mean(),
+            "fractions": (forward + backward) / 2,
+            "imputed": (imputed[0] + imputed[1]) / 2,
+            "fractions_forward": forward,
+            "fractions_backward": backward,
+            "imputation_error": found.error.mean(),
+            "disagreement": (imputed[0] - imputed[1]).abs().mean(),
         }
 
 
@@ -342,20 +329,138 @@ class _Masked(nn.Module):
     def effective_weight(self) -> Tensor:
         return self.W * self.m if self.partial else self.W
 
-    def fade(self, gaps: Tensor) -> Tensor:
-        """Decay ``exp(-relu(W gap + b))``."""
-        return nn.functional.linear(gaps, -self.effective_weight(), -self.b).clamp(max=0).exp()
+    def negative(self) -> Tensor:
+        """Return weights and bias side by side, negated as a decay needs them: ``exp(-relu(W gap + b))``."""
+        return -_with_bias(self.effective_weight(), self.b)
+
+
+class _Found(NamedTuple):
+    """What the recurrence gives, directions first."""
+
+    state: Tensor
+    """Last state ``(d, n, hidden)``."""
+
+    completed: Tensor
+    """Completed series ``(d, n, t, c)``."""
+
+    error: Tensor
+    """Error of the three predictions at observed values, summed over steps ``(d,)``."""
+
+
+def _recur(directions: Sequence[RITS], x: Tensor, observed: Tensor) -> _Found:
+    """Run over the steps, all directions at once; `x` and `observed` are ``(d, n, t, c)``.
+
+    Samples come last in memory: gates are then whole blocks of it, and a step of both directions is three
+    batched products. All that does not need the state (decays, mixing weights) is computed before.
+    """
+    values = torch.where(observed, x, 0.0)
+    fade_h, alpha = _before(directions, observed)
+    seen = _with_ones(_by_step(observed.to(x.dtype)))
+    given = _by_step(values)
+    weights = _stacked_weights(directions)
+    bands = x.shape[-1]
+    hidden = directions[0].rnn_cell.hidden_size
+    h, c = x.new_zeros(2, len(directions), hidden, x.shape[1])
+    ones = x.new_ones(len(directions), 1, x.shape[1])
+    collected: list[tuple[Tensor, ...]] = []
+    for step, (xt, mt, fade, mix) in enumerate(zip(given, seen, fade_h, alpha, strict=True)):
+        if step == 0:  # the state is zero
+            stacked = weights.state[:, :, hidden:] @ mt
+        else:
+            stacked = weights.state @ torch.cat([_faded(h, fade), mt], dim=1)
+        xh, m = stacked[:, :bands], mt[:, :bands]
+        zh = weights.features @ torch.cat([torch.lerp(xh, xt, m), ones], dim=1)
+        ch = torch.lerp(xh, zh, mix)
+        cc = torch.lerp(ch, xt, m)
+        h, c = _lstm_step(_added(stacked[:, bands:], weights.values, cc), c)
+        collected.append((xh, zh, ch, cc))
+    *guesses, completed = (torch.stack(steps) for steps in zip(*collected, strict=True))
+    m = seen[:, :, :bands]
+    weight = m.sum(dim=(2, 3)) + _EMPTY
+    error = sum(((given - guess) * m).abs().sum(dim=(2, 3)) / weight for guess in guesses)
+    return _Found(h.transpose(1, 2), completed.permute(1, 3, 0, 2), torch.as_tensor(error).sum(dim=0))
+
+
+def _by_step(series: Tensor) -> Tensor:
+    """Lay ``(d, n, t, c)`` out as ``(t, d, c, n)``."""
+    return series.permute(2, 0, 3, 1).contiguous()
+
+
+def _with_ones(rows: Tensor) -> Tensor:
+    """Append a row of ones, which a bias is multiplied with."""
+    return nn.functional.pad(rows, (0, 0, 0, 1), value=1.0)
+
+
+def _before(directions: Sequence[RITS], observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the decay of the state ``(t, d, hidden, n)`` and the mixing weight ``(t, d, c, n)``."""
+    gaps = _with_ones(_by_step(torch.stack([time_gaps(mask) for mask in observed])))
+    fade_h, fade_x = (
+        (torch.stack([layer.negative() for layer in layers]) @ gaps).clamp_(max=0).exp_()
+        for layers in ([part.temp_decay_h for part in directions], [part.temp_decay_x for part in directions])
+    )
+    mixed = torch.stack([_with_bias(p.weight_combine.weight, p.weight_combine.bias) for p in directions])
+    return fade_h, mixed @ _with_ones(torch.cat([fade_x, _by_step(observed.to(fade_x.dtype))], dim=2))
+
+
+class _Weights(NamedTuple):
+    """Weights of all directions ``(d, out, in)``, biases in the last column."""
+
+    state: Tensor
+    """From state, mask and one to prediction and gates: one product gives both."""
+
+    values: Tensor
+    """From completed values to gates."""
+
+    features: Tensor
+    """From completed values and one to the prediction from the other bands."""
+
+
+def _stacked_weights(directions: Sequence[RITS]) -> _Weights:
+    """Arrange weights by what they are multiplied with; the candidate's are doubled: see `_lstm_step`."""
+    parts = []
+    for part in directions:
+        cell, bands = part.rnn_cell, part.bands
+        double = cell.weight_hh.new_ones(4, cell.hidden_size, 1)
+        double[2] = 2.0
+        double = double.flatten(0, 1)
+        gates = torch.cat([cell.weight_hh, cell.weight_ih[:, bands:]], dim=1) * double
+        guess = nn.functional.pad(part.hist_reg.weight, (0, bands))  # the mask has no say in the prediction
+        bias = torch.cat([part.hist_reg.bias, (cell.bias_ih + cell.bias_hh) * double[:, 0]])
+        state = _with_bias(torch.cat([guess, gates]), bias)
+        features = _with_bias(part.feat_reg.effective_weight(), part.feat_reg.b)
+        parts.append((state, cell.weight_ih[:, :bands] * double, features))
+    return _Weights(*(torch.stack(matrices) for matrices in zip(*parts, strict=True)))
+
+
+def _with_bias(weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.cat([weight, bias[:, None]], dim=1)
+
+
+def _faded(h: Tensor, fade: Tensor) -> Tensor:
+    """Let the state fade; in place where no gradient needs it as it was."""
+    return h * fade if torch.is_grad_enabled() else h.mul_(fade)
+
+
+def _added(gates: Tensor, weights: Tensor, values: Tensor) -> Tensor:
+    """Add a product to the gates; in place where no gradient needs them as they were."""
+    product = torch.baddbmm if torch.is_grad_enabled() else Tensor.baddbmm_
+    return product(gates, weights, values)
 
 
 def _lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Turn gates (input, forget, candidate, output, as in torch) and memory into state and memory.
 
-    The candidate comes doubled, as ``tanh(g) = 2 sigmoid(2 g) - 1``: one sigmoid over everything costs half
-    of what a sigmoid and a tanh do.
+    As ``tanh(g) = 2 sigmoid(2 g) - 1`` and the candidate comes doubled, one sigmoid serves all gates; torch's
+    sigmoid takes a sixth of the time of its tanh.
     """
-    i, f, g, o = gates.sigmoid().chunk(4, dim=1)
-    c = f * c + i * (2 * g - 1)
-    return o * c.tanh(), c
+    if torch.is_grad_enabled():
+        i, f, g, o = gates.sigmoid().chunk(4, dim=1)
+        c = torch.addcmul(f * c, i, 2 * g - 1)
+        return o * (2 * (2 * c).sigmoid() - 1), c
+    # Without gradients nothing has to be kept, and fresh memory costs as much as the arithmetic.
+    i, f, g, o = gates.sigmoid_().chunk(4, dim=1)
+    c.mul_(f).addcmul_(i, g, value=2).sub_(i)
+    return (2 * c).sigmoid_().mul_(2).sub_(1).mul_(o), c
 
 
 def _value_mask(x: Tensor, mask: Tensor | None) -> Tensor:

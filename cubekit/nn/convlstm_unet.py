@@ -32,18 +32,28 @@ class ConvLSTMUNet(nn.Module):
         Number of channels; 1 is the only one that the layout knows.
     steps : int, optional
         Number of years in training; the network takes any.
+    dropout : float, optional
+        Share of channels of the last state, and of the half-resolution features, that training leaves out
+        (and Monte-Carlo dropout draws from); holds no weights, so files fit with and without it.
+    residual : bool, optional
+        Whether the network draws the change from the last map instead of the next map itself; the same
+        weights in the same places, but those trained one way mean nothing the other way.
 
     Raises
     ------
     OptionError
-        If `bands` is not 1.
+        If `bands` is not 1, or `dropout` is no share below 1.
     """
 
-    def __init__(self, *, bands: int = 1, steps: int | None = None) -> None:
+    def __init__(
+        self, *, bands: int = 1, steps: int | None = None, dropout: float = 0.0, residual: bool = False
+    ) -> None:
         super().__init__()
         if bands != 1:
             raise OptionError(f"bands={bands}: convlstm_unet maps one channel. Train one network per index.")
-        self.steps = steps
+        if not 0 <= dropout < 1:
+            raise OptionError(f"dropout={dropout!r} must be a share from 0 to below 1.")
+        self.steps, self.residual = steps, residual
         self.enc1 = _Block(1, 32)
         self.enc2 = _Block(32, 64)
         self.conv_lstm = _ConvLSTM(64, 64)
@@ -52,6 +62,7 @@ class ConvLSTMUNet(nn.Module):
         self.up2 = nn.ConvTranspose2d(32, 16, 2, stride=2)
         self.dec2 = _Block(16 + 1, 16)
         self.out_conv = nn.Conv2d(16, 1, 1)
+        self.drop_state, self.drop_half = nn.Dropout2d(dropout), nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, doy: Tensor | None = None) -> Tensor:
         """Predict the map that follows.
@@ -84,10 +95,10 @@ class ConvLSTMUNet(nn.Module):
         # One year at a time: in training the batch statistics are those of a year, not of all years together.
         halves = [self.enc2(nn.functional.max_pool2d(self.enc1(year), 2)) for year in x.unbind(dim=1)]
         state = self.conv_lstm(torch.stack([nn.functional.max_pool2d(half, 2) for half in halves], dim=1))
-        half = self.dec1(_join(self.up1(state), halves[-1]))
+        half = self.drop_half(self.dec1(_join(self.up1(self.drop_state(state)), halves[-1])))
         full = self.dec2(_join(self.up2(half), x[:, -1]))
         predicted: Tensor = self.out_conv(full)
-        return predicted.squeeze(1)
+        return (predicted + x[:, -1] if self.residual else predicted).squeeze(1)
 
 
 class _Block(nn.Module):

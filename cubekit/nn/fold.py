@@ -1,9 +1,11 @@
-"""Batch norm folded into the layer before it: the same numbers with less work, for prediction only."""
+"""The same numbers with less work, for prediction only: norms folded, channels side by side in memory."""
 
 import copy
 from itertools import pairwise
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 _CONVOLUTIONS = (
@@ -32,6 +34,73 @@ def fold_norms(network: nn.Module) -> nn.Module:
     for part in folded.modules():
         if isinstance(part, nn.Sequential):
             _fold_pairs(part)
+    return folded
+
+
+class SeriesConvolution(nn.Module):
+    """A convolution over time whose channels lie side by side in memory, as a two-dimensional one of one row.
+
+    On CPUs the fastest of what was tried: see ``docs/systems/tree_species.md``. Series ``(n, t, c)`` lie so
+    already, so that the usual ``x.transpose(1, 2)`` before the first convolution copies nothing.
+
+    Parameters
+    ----------
+    convolution : torch.nn.Conv1d
+        Whose weights are taken; zeros as padding.
+    """
+
+    weight: Tensor
+
+    def __init__(self, convolution: nn.Conv1d) -> None:
+        super().__init__()
+        weight = convolution.weight.detach().unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", weight)
+        self.bias = convolution.bias
+        self.stride, self.dilation = (1, *convolution.stride), (1, *convolution.dilation)
+        self.padding: Any = (
+            convolution.padding if isinstance(convolution.padding, str) else (0, *convolution.padding)
+        )
+        self.groups = convolution.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            ``(n, c, t)``, float32.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(n, channels, t)``, what the convolution gives up to the rounding of floats.
+        """
+        image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        found = nn.functional.conv2d(
+            image, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+        return found.squeeze(2)
+
+
+def quick_series(network: nn.Module) -> nn.Module:
+    """Copy a network of pixel series for prediction on a CPU.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        In any mode; not changed.
+
+    Returns
+    -------
+    torch.nn.Module
+        A copy in evaluation mode with norms folded and convolutions over time as :class:`SeriesConvolution`;
+        its outputs are those of the network up to the rounding of floats.
+    """
+    folded = fold_norms(network)
+    for part in list(folded.modules()):
+        for name, child in list(part.named_children()):
+            if isinstance(child, nn.Conv1d) and child.padding_mode == "zeros":
+                setattr(part, name, SeriesConvolution(child))
     return folded
 
 

@@ -44,8 +44,8 @@ def measure_reach(network: nn.Module, inputs: Sequence[tuple[int, ...]]) -> Reac
     Parameters
     ----------
     network : torch.nn.Module
-        Takes images ``(n, …, h, w)`` of any size, returns ``(n, …, h, w)``. Not changed. Its ``multiple``
-        attribute, where it has one, is respected.
+        Takes images ``(n, …, h, w)`` of any size, returns ``(n, …, h, w)``. Not changed. Its attributes
+        ``multiple``, and ``unbounded`` where it says of itself that it looks at everything, are respected.
     inputs : sequence of tuple of int
         Dimensions between samples and pixels of each input, such as ``[(t, c)]``, or three times ``(c,)``.
 
@@ -63,6 +63,8 @@ def measure_reach(network: nn.Module, inputs: Sequence[tuple[int, ...]]) -> Reac
     Reach(halo=5, multiple=1)
     """
     declared = int(getattr(network, "multiple", 1))
+    if getattr(network, "unbounded", False):
+        return Reach(halo=None, multiple=declared)
     training = network.training
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     network.eval()

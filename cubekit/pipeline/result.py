@@ -57,7 +57,8 @@ class RunResult:
             A table a method, the verdict, then the files.
         """
         tables = [f"{name}\n{score.table()}" for name, score in self.scores.items()]
-        files = [f"  {name:<11}{path}" for name, path in self.files.items()]
+        width = 1 + max(map(len, self.files), default=0)
+        files = [f"  {name:<{width}}{path}" for name, path in self.files.items()]
         spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
         parts = [*tables, self.verdict, "\n".join(["Results:", *files]), f"Time: {spent}."]
         return "\n\n".join(part for part in parts if part)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cubekit import specs
 from cubekit.errors import PipelineError
@@ -10,6 +10,9 @@ from cubekit.pipeline.jobs import JOBS
 from cubekit.pipeline.result import RunResult, Workplace
 from cubekit.pipeline.schema import read_pipeline
 from cubekit.typing import StrPath
+
+if TYPE_CHECKING:
+    from cubekit.pipeline.comparison import Comparison
 
 
 def run(
@@ -58,6 +61,52 @@ def run(
     spec = read_pipeline(path, settings)
     folder = Path(out) if out is not None else Path("runs") / path.stem
     return JOBS[spec.task].steps()(spec, Workplace(folder, overwrite))
+
+
+def compare_pipeline(
+    pipeline: StrPath,
+    *,
+    out: StrPath | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> "Comparison":
+    """Train the networks that a pipeline file names under ``compare``, and put them into one table.
+
+    Parameters
+    ----------
+    pipeline : str or path
+        A pipeline file, or the name of one that ships with cubekit.
+    out : str or path, optional
+        Folder for everything. Default: ``runs/<name of the file>``, where a run of the file has left its
+        cube. The comparison goes into ``comparison`` in it.
+    settings : mapping, optional
+        Values for parameters of the file.
+    overwrite : bool, optional
+        As for :func:`run`.
+
+    Returns
+    -------
+    Comparison
+        ``print(….table())`` shows it.
+
+    Raises
+    ------
+    PipelineError
+        If the file is wrong, or has nothing to compare.
+    CubekitError
+        From any step; what is finished stays, and comparing again goes on from there.
+
+    Examples
+    --------
+    >>> print(ck.compare_pipeline("land_cover", settings={"epochs": 5}).table())  # doctest: +SKIP
+    """
+    path = locate(pipeline)
+    spec = read_pipeline(path, settings)
+    work = JOBS[spec.task].comparison()
+    if work is None:
+        able = ", ".join(task for task, job in JOBS.items() if job.contest)
+        raise PipelineError(f"{path}: there is no comparison for task {spec.task!r}, only for {able}.")
+    return work(spec, Workplace(Path(out) if out is not None else Path("runs") / path.stem, overwrite))
 
 
 def locate(pipeline: StrPath) -> Path:

@@ -52,6 +52,7 @@ def read_pipeline(path: Path, settings: Mapping[str, Any] | None = None) -> Pipe
     if missing:
         raise PipelineError(f"{path} needs a value for {missing}: add --set {missing[0]}=…")
     body = {str(key): _fill(value, parameters, path) for key, value in raw.items() if key != "parameters"}
+    body = {key: value for key, value in body.items() if not _nothing_to_read(value)}
     if isinstance(body.get("train"), dict):
         body["train"] = _with_model(body["train"])
     kind = _kind(body, path)
@@ -110,6 +111,13 @@ def _fill(value: Any, parameters: Mapping[str, Any], path: Path) -> Any:
     if whole:
         return parameters[whole[1]]
     return _REFERENCE.sub(lambda match: str(parameters[match[1]]), value)
+
+
+def _nothing_to_read(section: Any) -> bool:
+    """Tell a section whose source was left empty: one file may serve scenes as well as tables."""
+    if not isinstance(section, dict) or not section:
+        return False
+    return section.get("source") == "" or all(value == "" for value in section.values())
 
 
 def _with_model(train: dict[str, Any]) -> dict[str, Any]:

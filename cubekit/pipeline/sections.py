@@ -61,6 +61,7 @@ class Grid(Section):
     resolution: float | None = None
     bbox: tuple[float, float, float, float] | None = None
     bounds: tuple[float, float, float, float] | None = None
+    tiles: list[str] | None = None
 
 
 class Composite(Section):
@@ -77,6 +78,7 @@ class Composite(Section):
     pool_years: bool = False
     layers: list[Literal["source", "age_days"]] = Field(default_factory=list)
     reference: Literal["start", "middle", "end"] = "middle"
+    fallback: Literal["none", "unmasked"] = "none"
 
 
 class Cube(Section):
@@ -110,11 +112,13 @@ class Labels(Section):
 class Split(Section):
     """How training, validation and test samples are kept apart."""
 
-    by: Literal["blocks", "groups", "random"] = "blocks"
+    by: Literal["blocks", "groups", "random", "time"] = "blocks"
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
     buffer: float = Field(default=0.0, ge=0)
     block: float | None = Field(default=None, gt=0)
     whole_groups: bool = False
+    gap: float | str = 0.0
+    cuts: tuple[str, str] | None = None
     seed: int = 0
 
     @field_validator("fractions")
@@ -136,8 +140,9 @@ class Train(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     patience: int | None = Field(default=None, gt=0)
     class_weights: Literal["balanced"] | None = None
-    normalise: Literal["percentile", "standard"] = "percentile"
-    schedule: Literal["constant", "cosine", "plateau", "step"] = "constant"
+    normalise: Literal["percentile", "standard", "percentile_by_step", "standard_by_step"] = "percentile"
+    schedule: Literal["constant", "cosine", "plateau", "step"] | list[int] = "constant"
+    keep: Literal["loss", "accuracy", "macro_f1", "weighted_f1"] = "loss"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["32", "bf16", "16"] = "32"
     seed: int = 0
@@ -150,6 +155,9 @@ class Predict(Section):
     tile: int | None = Field(default=None, gt=0)
     passes: int = Field(default=0, ge=0)
     turning: Literal["none", "flips", "rotations"] = "none"
+    csv: bool = False
+    """Whether to write the class of every pixel as a table too."""
+    sieve: int = Field(default=0, ge=0)
 
 
 class Pipeline(Section):

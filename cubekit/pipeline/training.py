@@ -1,15 +1,24 @@
 """What every training that a user starts leaves and tells: curves, scores beside baselines, calibration."""
 
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 from cubekit.batching.samples import Samples
 from cubekit.exports.figures import curve_figure
 from cubekit.exports.style import png_bytes
 from cubekit.tasks.examples import Examples
-from cubekit.training.bundle import Model
+from cubekit.training.bundle import Model, load_model
 from cubekit.training.scores import calibration_of, score_beside_baselines
 
+log = logging.getLogger("cubekit")
+
 CURVES = "curves.png"
+RECIPE = "recipe.json"
 
 
 def save_with_curves(model: Model, folder: Path) -> None:
@@ -23,6 +32,41 @@ def save_with_curves(model: Model, folder: Path) -> None:
         Its folder.
     """
     model.save(folder, pictures={CURVES: png_bytes(curve_figure(model.card.history))})
+
+
+def trained_once(
+    folder: Path | None, recipe: Mapping[str, Any], work: Callable[[], Model]
+) -> tuple[Model, float]:
+    """Train, or take the model that was made from the same recipe.
+
+    Parameters
+    ----------
+    folder : pathlib.Path or None
+        Where the training leaves its model; None trains in any case.
+    recipe : mapping
+        Everything that decides what comes out: network, settings, digests of samples.
+    work : callable
+        Trains, and saves into the folder.
+
+    Returns
+    -------
+    model : Model
+        Trained.
+    seconds : float
+        What the training took, when it was done.
+    """
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
+    note = None if folder is None else folder / RECIPE
+    if note is not None and note.is_file():
+        found = json.loads(note.read_text())
+        if found["digest"] == digest:
+            log.info("model in %s was made from the same samples and settings", folder)
+            return load_model(note.parent), float(found["seconds"])
+    start = perf_counter()
+    model, seconds = work(), round(perf_counter() - start, 3)
+    if note is not None:
+        note.write_text(json.dumps({"digest": digest, "seconds": seconds}))
+    return model, seconds
 
 
 def tell_scores(model: Model, train: Samples | Examples, test: Samples | Examples, *, seed: int = 0) -> str:

@@ -12,7 +12,7 @@ from cubekit.prediction.shipping import one_torch_thread
 from cubekit.typing import Array, BoolArray, FloatArray, IntArray
 
 
-def predict_block(stored: Array, where: tuple[int, int], rule: Rule) -> Array:
+def predict_block(stored: Array, where: tuple[int, int], rule: Rule, *layers: Array) -> Array:
     """Predict every pixel of one block.
 
     Parameters
@@ -23,6 +23,8 @@ def predict_block(stored: Array, where: tuple[int, int], rule: Rule) -> Array:
         Row and column of the block in the scene's blocks, for messages.
     rule : Rule
         Model, coding of the numbers, and layers.
+    *layers : numpy.ndarray
+        Stored numbers ``(y, x)`` of the ancillary layers that the model takes, in its order.
 
     Returns
     -------
@@ -39,9 +41,10 @@ def predict_block(stored: Array, where: tuple[int, int], rule: Rule) -> Array:
     series = stored.reshape(times, bands, rows * columns)
     packed = empty_planes(rule, rows * columns)
     with one_torch_thread():
-        for pixels, x in _batches(series, rule.codings[0]):
+        for pixels, padded in _batches(series, rule.codings[0]):
+            inputs = _inputs(series, layers, padded, rule)
             try:
-                values = _checked(rule.forward()(x), rule)[: pixels.size].T
+                values = _checked(rule.forward()(*inputs), rule)[: pixels.size].T
             except Exception as error:
                 raise PredictionError(
                     f"Block {where} of {rows} x {columns} pixels, {times} times, {bands} bands, could not be "
@@ -156,14 +159,25 @@ def observed(stored: Array, encoding: Encoding) -> BoolArray:
     return found
 
 
-def _batches(series: Array, encoding: Encoding) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Yield pixel numbers and their series ``(BATCH, time, band)``, pixels without any data left out."""
+def _inputs(series: Array, layers: tuple[Array, ...], pixels: IntArray, rule: Rule) -> list[FloatArray]:
+    """Return physical series ``(n, time, band)`` of pixels and, where the model takes them, ``(n, a)``."""
+    x, _ = physical_series(series[:, :, pixels], rule.codings[0])
+    inputs = [np.ascontiguousarray(x.transpose(2, 0, 1))]
+    if layers:
+        columns = [
+            physical_series(layer.ravel()[pixels], coding)[0]
+            for layer, coding in zip(layers, rule.codings[1:], strict=True)
+        ]
+        inputs.append(np.stack(columns, axis=1))
+    return inputs
+
+
+def _batches(series: Array, encoding: Encoding) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield pixel numbers, and the same filled up to `BATCH`, pixels without any data left out."""
     pixels = np.flatnonzero(observed(series, encoding))
     for start in range(0, pixels.size, BATCH):
         chosen = pixels[start : start + BATCH]
-        padded = np.resize(chosen, BATCH)  # the last batch repeats its own pixels up to full size
-        x, _ = physical_series(series[:, :, padded], encoding)
-        yield chosen, np.ascontiguousarray(x.transpose(2, 0, 1))
+        yield chosen, np.resize(chosen, BATCH)  # the last batch repeats its own pixels up to full size
 
 
 def _checked(values: FloatArray, rule: Rule) -> FloatArray:

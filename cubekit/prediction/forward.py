@@ -37,10 +37,18 @@ class PatchForward:
         What the network gives.
     temperature : float, optional
         Divides logits, so that probabilities are as often right as they say.
+    rescale : bool, optional
+        Whether the network answers in normalised units, as forecasts do, which become those of its one band.
     """
 
     def __init__(
-        self, network: nn.Module, inputs: SeriesInput, kind: Kind, *, temperature: float = 1.0
+        self,
+        network: nn.Module,
+        inputs: SeriesInput,
+        kind: Kind,
+        *,
+        temperature: float = 1.0,
+        rescale: bool = False,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folded = fold_norms(network).to(self.device)
@@ -48,6 +56,8 @@ class PatchForward:
         self.inputs = copy.deepcopy(inputs).to(self.device)
         self.kind: Kind = kind
         self.temperature = temperature
+        scale = self.inputs.normalisation
+        self._scale = (scale.width[0], scale.shift[0]) if rescale else (1.0, 0.0)
         self._takes = inspect.signature(network.forward).parameters
 
     @torch.inference_mode()
@@ -75,6 +85,8 @@ class PatchForward:
         values = raw if raw.ndim == 3 else raw[None]  # noqa: PLR2004  (k, h, w)
         if self.kind == "class":
             values = (values / self.temperature).softmax(dim=0)
+        elif self._scale != (1.0, 0.0):
+            values = values * self._scale[0] + self._scale[1]
         result: FloatArray = torch.where(usable, values, torch.nan).cpu().numpy()
         return result
 
@@ -135,9 +147,14 @@ def forward_of(model: Any, kind: Kind) -> Any:
     """
     if hasattr(model, "values"):
         return _Values(model)
+    if model.card.task == "fuse":
+        from cubekit.prediction.fusion import FusionForward
+
+        return FusionForward(model.network)
     inputs = SeriesInput(model.card.dates(), model.card.normalisation)
     temperature = getattr(model, "temperature", None) or getattr(model.card, "temperature", None) or 1.0
-    return PatchForward(model.network, inputs, kind, temperature=float(temperature))
+    rescale = getattr(model.card, "task", None) == "forecast"
+    return PatchForward(model.network, inputs, kind, temperature=float(temperature), rescale=rescale)
 
 
 class _Values:

@@ -52,7 +52,13 @@ class Job:
 
 
 def job_of(
-    model: Any, cube: xr.Dataset, outputs: Sequence[str] | None, *, passes: int, turning: Turning
+    model: Any,
+    cube: xr.Dataset,
+    outputs: Sequence[str] | None,
+    *,
+    passes: int,
+    turning: Turning,
+    blend: int | None = None,
 ) -> Job:
     """Find out what models give and take, and whether cube and options fit.
 
@@ -68,6 +74,8 @@ def job_of(
         Thinned networks to draw from each model.
     turning : {"none", "flips", "rotations"}
         Test-time augmentation.
+    blend : int, optional
+        Pixels a side of windows to be averaged in place of exact margins.
 
     Returns
     -------
@@ -95,7 +103,9 @@ def job_of(
     ]
     _check_members(facts, [tuple(each["band"].to_numpy().tolist()) for each in selected])
     form, kind, names, ancillary = facts[0]
-    windows = _windows(models, selected[0], ancillary) if form == "patches" else None
+    if blend is not None and (form != "patches" or blend < 1):
+        raise OptionError(f"blend={blend!r}: give a number of pixels, for a model that looks around.")
+    windows = _windows(models, selected[0], ancillary, blend) if form == "patches" else None
     _check_averaging(models, windows, passes=passes, turning=turning)
     codings = [
         encoding_of(selected[0][MAIN]),
@@ -140,7 +150,9 @@ def _check_averaging(
                 raise OptionError(f"passes={passes}: the network of {member!r} drops nothing. Leave it out.")
 
 
-def _windows(models: Sequence[Any], cube: xr.Dataset, ancillary: tuple[str, ...]) -> Windows:
+def _windows(
+    models: Sequence[Any], cube: xr.Dataset, ancillary: tuple[str, ...], blend: int | None
+) -> Windows:
     """Lay windows that suit every member: the widest margin, the coarsest grid."""
     from cubekit.nn.reach import Reach
     from cubekit.prediction.forward import reach_of
@@ -151,7 +163,7 @@ def _windows(models: Sequence[Any], cube: xr.Dataset, ancillary: tuple[str, ...]
     halos = [reach.halo for reach in reaches]
     halo = None if None in halos else max(halo for halo in halos if halo is not None)
     multiple = int(np.lcm.reduce([reach.multiple for reach in reaches]))
-    return plan_windows(Reach(halo=halo, multiple=multiple))
+    return plan_windows(Reach(halo=halo, multiple=multiple), blend=blend)
 
 
 def _ancillary(cube: xr.Dataset, name: str) -> xr.DataArray:

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cubekit.nn.fold import quick_series
 from cubekit.prediction.forward import forward_of
 from cubekit.prediction.outputs import Kind
 from cubekit.tasks.classify import Classifier
 from cubekit.tasks.series import SeriesInput
+from cubekit.training.bundle import Model
 from cubekit.typing import FloatArray
 
 Turning: TypeAlias = Literal["none", "flips", "rotations"]
@@ -161,20 +163,20 @@ class SeriesMembers:
     """
 
     def __init__(self, models: Sequence[Any], kind: Kind, *, passes: int = 0) -> None:
-        self._forwards: list[Callable[[FloatArray], FloatArray]] = [
+        self._forwards: list[Callable[..., FloatArray]] = [
             _series_forward(version, kind, drawn=bool(passes))
             for model in models
             for version in _versions(model, passes)
         ]
         self.count = len(self._forwards)
 
-    def __call__(self, x: FloatArray) -> FloatArray:
+    def __call__(self, *inputs: FloatArray) -> FloatArray:
         """Return mean and, beside it, standard deviation ``(n, 2 k)``; of one member its values alone."""
         if self.count == 1:
-            return self._forwards[0](x)
+            return self._forwards[0](*inputs)
         mean = _Mean()
         for forward in self._forwards:
-            mean.add(forward(x))
+            mean.add(forward(*inputs))
         return np.concatenate(mean.result(), axis=1)
 
 
@@ -211,7 +213,7 @@ def _versions(model: Any, passes: int) -> list[Any]:
     return [_Drawn(model, thinned(model.network, number)) for number in range(passes)]
 
 
-def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[[FloatArray], FloatArray]:
+def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[..., FloatArray]:
     """Return what predicts series with a model."""
     if drawn:
         inputs = SeriesInput(model.card.dates(), model.card.normalisation)
@@ -225,7 +227,9 @@ def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[[FloatAr
             return result
 
         return forward
-    method: Callable[[FloatArray], FloatArray] = getattr(
+    if type(model) is Model and next(model.network.parameters()).device.type == "cpu":
+        model = Model(quick_series(model.network), model.card)
+    method: Callable[..., FloatArray] = getattr(
         model, "values" if kind == "value" or not hasattr(model, "probabilities") else "probabilities"
     )
     return method

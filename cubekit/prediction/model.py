@@ -22,7 +22,8 @@ class SeriesModel(Protocol):
     """A model of pixel series; :class:`cubekit.training.bundle.Model` is one.
 
     It may say ``kind`` ("class", "fractions" or "value"), ``card`` (with ``classes``), ``names`` and
-    ``units`` (of values), ``digest()`` and ``save(folder)``.
+    ``units`` (of values), ``digest()`` and ``save(folder)``; and in ``ancillary`` the variables ``(y, x)`` of
+    the cube that it takes too, as a second argument ``(n, a)``.
     """
 
     def probabilities(self, x: FloatArray, /) -> FloatArray:

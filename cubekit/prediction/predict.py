@@ -36,6 +36,7 @@ def predict(  # noqa: PLR0913
     tile: int | None = None,
     passes: int = 0,
     turning: Turning = "none",
+    blend: int | None = None,
     overwrite: bool = False,
     workers: int | None = None,
     scheduler: "str | Client | None" = None,
@@ -75,6 +76,9 @@ def predict(  # noqa: PLR0913
         once for the whole scene. Default: none, the network without dropout.
     turning : {"none", "flips", "rotations"}, optional
         Test-time augmentation: average over 4 mirror images of each window, or over 8 with quarter turns.
+    blend : int, optional
+        Pixels a side of windows that overlap by half and are averaged with cosine weights, for a model that
+        looks around. Default: margins, which are exact, where it is known how far it looks.
     overwrite : bool, optional
         Whether to replace another prediction at `out`; it stays until the new one is whole.
     workers : int, optional
@@ -113,7 +117,7 @@ def predict(  # noqa: PLR0913
     if out is None and preview is not None:
         raise OptionError(f"preview={str(preview)!r} is drawn while a map is written: give out=.")
     check_cube(cube)
-    job = job_of(model, cube, outputs, passes=passes, turning=turning)
+    job = job_of(model, cube, outputs, passes=passes, turning=turning, blend=blend)
     side = job.side(tile)
     prediction = _lazy(job, side)
     if out is None:
@@ -213,7 +217,7 @@ def _check_options(
 def _lazy(job: Job, side: int | None) -> xr.Dataset:
     """Build the lazy prediction."""
     cube, rule = job.cube, job.rule
-    packed = _packed(cube[MAIN], rule, side) if rule.windows is None else _tiled(job, side or TILE)
+    packed = _packed(job, side) if rule.windows is None else _tiled(job, side or TILE)
     variables: dict[str, xr.Variable] = {}
     plane = 0
     for output in rule.outputs:
@@ -242,15 +246,16 @@ def _tiled(job: Job, side: int) -> da.Array:
     return patch_tiles(sources, side, job.rule)
 
 
-def _packed(stored: xr.DataArray, rule: Rule, tile: int | None) -> da.Array:
+def _packed(job: Job, tile: int | None) -> da.Array:
     """Return all outputs as one lazy array ``(plane, y, x)``: one task per spatial block.
 
     All outputs of a block come from one task, because the forward pass is what costs. Time and band are
     joined inside the task, whatever their chunks.
     """
-    array = stored.transpose(*DIMS)
+    array, rule = job.cube[MAIN].transpose(*DIMS), job.rule
     y, x = (tiles(_own_chunks(array, dim), tile) for dim in ("y", "x"))
     data = array.chunk({"y": y, "x": x}).data
+    layers = [job.cube[name].chunk({"y": y, "x": x}).data for name in job.ancillary]
     blocks: da.Array = da.blockwise(  # type: ignore[no-untyped-call]
         predict_block,
         "pyx",
@@ -260,6 +265,7 @@ def _packed(stored: xr.DataArray, rule: Rule, tile: int | None) -> da.Array:
         "yx",
         rule,
         None,
+        *(part for layer in layers for part in (layer, "yx")),
         new_axes={"p": rule.planes},
         concatenate=True,
         align_arrays=False,

@@ -67,11 +67,9 @@ class Rule:
         Returns
         -------
         callable
-            `PatchMembers` or `SeriesMembers`; for a single model of series its own method.
+            `PatchMembers` or `SeriesMembers`.
         """
         models = [model.get() for model in self.models]
-        if self.windows is None and len(models) == 1 and not self.passes:
-            return getattr(models[0], "values" if self.kind == "value" else "probabilities")
         key = (*map(id, models), self.kind, self.windows is None, self.passes, self.turning)
         with _LOCK:
             if key not in _BUILT:

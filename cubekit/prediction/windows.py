@@ -124,10 +124,12 @@ class Windows:
         Returns
         -------
         numpy.ndarray
-            float32: 1, falling towards edges inside the scene where neighbours overlap, never to 0.
+            float32: 1, falling as a raised cosine towards edges inside the scene where neighbours overlap,
+            never to 0; those of two neighbours add up to 1.
         """
         count = read.stop - read.start
         ramp = np.minimum(np.arange(1, count + 1, dtype="float32") / (self.margin + 1), 1)
+        ramp = np.sin(np.float32(np.pi / 2) * ramp) ** 2
         weights = np.ones(count, "float32")
         if read.start > 0:
             weights *= ramp
@@ -136,7 +138,7 @@ class Windows:
         return weights
 
 
-def plan_windows(reach: ReachLike, *, side: int | None = None) -> Windows:
+def plan_windows(reach: ReachLike, *, side: int | None = None, blend: int | None = None) -> Windows:
     """Choose the windows of a network; nothing else of the job has a say, so that it does not show.
 
     Parameters
@@ -146,6 +148,9 @@ def plan_windows(reach: ReachLike, *, side: int | None = None) -> Windows:
     side : int, optional
         Pixels a side that are kept (of the whole window where windows are blended). Default: 256, up to 512
         where the margin is wide.
+    blend : int, optional
+        Pixels a side of windows that overlap by half and are averaged, whatever the reach. Default: margins
+        where the reach is known, as they are exact.
 
     Returns
     -------
@@ -157,6 +162,9 @@ def plan_windows(reach: ReachLike, *, side: int | None = None) -> Windows:
     def whole(length: int) -> int:
         return -(-length // multiple) * multiple
 
+    if blend is not None:
+        step = whole(-(-blend // 2))
+        return Windows(step=step, margin=step, multiple=multiple, blended=True)
     if reach.halo is None:
         size = whole(side or SIDE)
         margin = whole(size // _OVERLAP) if size > multiple else 0

@@ -14,6 +14,7 @@ _FIELD: Final = re.compile(r"\{(?P<name>\w+)(?::(?P<format>[^{}]+))?\}|(?P<deep>
 _DIGITS: Final = {
     "%Y": r"\d{4}", "%y": r"\d{2}", "%m": r"\d{2}", "%d": r"\d{2}", "%j": r"\d{3}",
     "%H": r"\d{2}", "%M": r"\d{2}", "%S": r"\d{2}", "%f": r"\d{1,6}", "%b": r"[A-Za-z]{3}", "%%": "%",
+    "%-m": r"\d{1,2}", "%-d": r"\d{1,2}",
 }  # fmt: skip
 
 DATE_FIELDS: Final = ("date", "end", "produced")
@@ -41,9 +42,10 @@ class FilePattern:
     Attributes
     ----------
     text : str
-        ``{band}`` is the band's name, ``{date:%Y%m%d}`` the date in `datetime.strptime` codes, ``{end:…}``
-        the last day of a period, ``{produced:…}`` when the file was made (of files that differ in nothing
-        else the newest counts); any other ``{name}`` is kept as a property and tells scenes of one date
+        ``{band}`` is the band's name, ``{date:%Y%m%d}`` the date in `datetime.strptime` codes (``%-m`` and
+        ``%-d`` where months and days come without their zero), ``{end:…}`` the last day of a period,
+        ``{produced:…}`` when the file was made (of files that differ in nothing else the newest counts); any
+        other ``{name}`` is kept as a property and tells scenes of one date
         apart. ``*`` is any text inside one name, ``**/`` any number of folders. A field that comes twice
         must read the same twice.
     """
@@ -110,14 +112,14 @@ class FilePattern:
             return "[^/]+?"
         expression, rest = "", form or "%Y-%m-%d"
         while rest:
-            code = rest[:2]
+            code = rest[: 3 if rest.startswith("%-") else 2]
             if code.startswith("%") and code not in _DIGITS:
                 known = " ".join(_DIGITS)
                 raise OptionError(
                     f"Pattern {self.text!r}: date code {code!r} is not supported; known are {known}."
                 )
             expression += _DIGITS.get(code) or re.escape(rest[0])
-            rest = rest[2:] if code in _DIGITS else rest[1:]
+            rest = rest[len(code) :] if code in _DIGITS else rest[1:]
         return expression
 
     def match(self, path: str) -> FileFields | None:
@@ -144,13 +146,14 @@ class FilePattern:
         values = found.groupdict()
         dates = {name: _date(values.pop(name), form) for name, form in self.formats.items()}
         band = values.pop("band", None)
-        year = not any(code in self.formats.get("date", "%d") for code in ("%m", "%d", "%j", "%b"))
+        form = self.formats.get("date", "%d").replace("%-", "%")
+        year = not any(code in form for code in ("%m", "%d", "%j", "%b"))
         return FileFields(band, dates.get("date"), dates.get("end"), values, dates.get("produced"), year)
 
 
 def _date(digits: str, form: str) -> datetime:
     """Read a date in UTC."""
     try:
-        return datetime.strptime(digits, form).replace(tzinfo=UTC)
+        return datetime.strptime(digits, form.replace("%-", "%")).replace(tzinfo=UTC)
     except ValueError:
         raise ValueError(f"{digits!r} is no date of the form {form}") from None

@@ -16,7 +16,7 @@ class FuseAdversarial(Fuse):
 
     In every batch the judge moves first, on a prediction cut off from the network: half the squared distance
     of its opinion of true images from 1 and of predicted ones from 0. Then the network moves, towards the
-    target and towards an opinion of 1.
+    target and towards an opinion of 1, with the same prediction or, where the recipe says so, a fresh one.
 
     Parameters
     ----------
@@ -69,6 +69,8 @@ class FuseAdversarial(Fuse):
         TrainingError
             If a loss is not finite.
         """
+        if size_of(batch) == 1:  # a rest: no batch norm can learn from one value
+            batch = {name: values.repeat_interleave(2, dim=0) for name, values in batch.items()}
         both: Any = self.optimizers()
         own, judging = both
         results = self(batch)
@@ -77,6 +79,9 @@ class FuseAdversarial(Fuse):
         judged = 0.5 * ((true - 1).square().mean() + drawn.square().mean())
         self.check_finite(judged, batch, batch_idx)
         self._move(judging, judged)
+        if self.how.fresh_pass:
+            results = self(batch)
+            predicted = results["predicted"]
         self.judge.requires_grad_(requires_grad=False)  # its weights only pass the gradient on
         doubt = (self.opinion(predicted, batch) - 1).square().mean()
         loss = self.loss(results, batch) + self.how.judge_weight * doubt

@@ -7,7 +7,7 @@ target
 loss
     Cross-entropy over what is labelled, optionally with class weights and label smoothing.
 metric
-    Accuracy and macro F1 over the validation samples.
+    Accuracy, macro and weighted F1 over the validation samples.
 output
     Class probabilities ``(K,)`` or ``(K, h, w)`` that sum to one; NaN where a band was never observed.
 """
@@ -116,6 +116,7 @@ class Classify(Task):
             {
                 "accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORED),
                 "macro_f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORED),
+                "weighted_f1": MulticlassF1Score(classes, average="weighted", ignore_index=IGNORED),
             },
             prefix="valid_",
         )
@@ -153,8 +154,8 @@ class Classify(Task):
         """
         self.scores.update(results["logits"], _target(results, batch))
         size = size_of(batch)
-        self.log("valid_accuracy", self.scores["accuracy"], batch_size=size, prog_bar=True)
-        self.log("valid_macro_f1", self.scores["macro_f1"], batch_size=size, prog_bar=True)
+        for name in ("accuracy", "macro_f1", "weighted_f1"):
+            self.log(f"valid_{name}", self.scores[name], batch_size=size, prog_bar=name != "weighted_f1")
 
 
 def _target(results: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:

@@ -46,6 +46,9 @@ class Examples:
     classes: ClassTable = field(default_factory=lambda: ClassTable((), (), ()))
     """Classes of ``y``, for classify and fractions."""
 
+    variables: tuple[str, ...] = ()
+    """Names of the columns of ``ancillary``."""
+
     encoding: Encoding = PHYSICAL
     """Coding of the cube that the values came from; the values themselves are physical."""
 
@@ -67,6 +70,13 @@ class Examples:
             raise OptionError(
                 f"x has shape {x.shape}, expected (n, {len(self.times)}, {len(self.bands)}, …): as many "
                 "steps as times and as many channels as bands."
+            )
+        extra = self.arrays.get("ancillary")
+        found = None if extra is None else extra.shape
+        if self.variables and found != (len(self), len(self.variables)):
+            raise OptionError(
+                f"ancillary has shape {found}, expected {(len(self), len(self.variables))}: a column for "
+                f"each of {self.variables}."
             )
 
     def __len__(self) -> int:
@@ -100,6 +110,7 @@ class Examples:
             "bands": self.bands,
             "times": self.times.astype("datetime64[s]").astype("int64").tolist(),
             "classes": asdict(self.classes),
+            **({"variables": self.variables} if self.variables else {}),
         }
         state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name, values in sorted(self.arrays.items()):

@@ -107,6 +107,21 @@ class Forecast(Task):
         self.absolute = MeanAbsoluteError()
         self.r2 = R2Score()
 
+    def weight(self, batch: Mapping[str, Tensor]) -> int:
+        """Count the known pixels of a batch, so that the loss of an epoch is that of its pixels.
+
+        Parameters
+        ----------
+        batch : mapping
+            ``y`` ``(n, h, w)``, NaN where not known.
+
+        Returns
+        -------
+        int
+            At least 1.
+        """
+        return max(1, int(torch.isfinite(batch["y"]).sum()))
+
     def loss(self, results: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         """Mean squared error over known pixels, in normalised units.
 

@@ -2,7 +2,7 @@
 
 sample
     A pixel series ``(t, c)`` of physical values, NaN where there is no data; where the network was built
-    with them, ancillary variables ``(a,)``, standardised.
+    with them, ancillary variables ``(a,)``, physical, NaN where not known.
 target
     Shares of the K classes, which sum to one.
 loss
@@ -11,8 +11,9 @@ loss
 metric
     Root mean squared and mean absolute error, each the mean over classes; accuracy of the largest share.
 output
-    Shares ``(K,)`` that sum to one, NaN where a band was never observed; the completed series, physical,
-    where the network gives one.
+    Shares ``(K,)`` that sum to one; the completed series, physical, where the network gives one. NaN where a
+    band was never observed, or for networks that fill gaps themselves, where nothing was; and where an
+    ancillary variable is not known.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 from torchmetrics.classification import MulticlassAccuracy
 
+from cubekit.batching.normalise import Normalisation
 from cubekit.nn.brits import brits_loss
 from cubekit.tasks.series import SeriesInput
 from cubekit.tasks.task import Predictor, Recipe, Task, size_of
@@ -39,11 +41,16 @@ class FractionEstimator(Predictor):
         ``(n, a)``, what its ``forward`` names. Gaps of ``x`` are filled in time; ``mask`` says which values
         were observed, for networks that fill gaps themselves. Returns logits ``(n, K)``, or a dictionary
         with ``fractions`` ``(n, K)``.
+    ancillary : Normalisation, optional
+        Scaling of the ancillary variables, by name.
     """
 
-    def __init__(self, inputs: SeriesInput, network: nn.Module) -> None:
+    def __init__(
+        self, inputs: SeriesInput, network: nn.Module, *, ancillary: Normalisation | None = None
+    ) -> None:
         super().__init__(network)
         self.inputs = inputs
+        self.ancillary = ancillary
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Estimate shares.
@@ -60,12 +67,16 @@ class FractionEstimator(Predictor):
         """
         ready = self.inputs(batch["x"])
         known = {"mask": ready["mask"], "doy": ready["doy"]}
-        if "ancillary" in batch:
-            known["ancillary"] = batch["ancillary"]
+        # Who is told what was observed needs no value in every band.
+        usable = ready["mask"].any(dim=(1, 2)) if "mask" in self.asked else ready["usable"]
+        if self.ancillary is not None:
+            scaled = self.ancillary.apply(batch["ancillary"])
+            known["ancillary"] = scaled.nan_to_num(nan=0.0)
+            usable = usable & scaled.isfinite().all(dim=1)
         extra = {name: value for name, value in known.items() if name in self.asked}
         found = self.network(ready["x"], **extra)
         results = found if isinstance(found, dict) else {"fractions": found.softmax(dim=1)}
-        return {**results, "usable": ready["usable"]}
+        return {**results, "usable": usable}
 
     def outputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give shares, and the completed series where the network fills gaps.
@@ -78,14 +89,12 @@ class FractionEstimator(Predictor):
         Returns
         -------
         dict
-            ``fractions`` ``(n, K)``, NaN where a band was never observed; ``imputed`` ``(n, t, c)`` physical.
+            ``fractions`` ``(n, K)``, NaN where they are not usable; ``imputed`` ``(n, t, c)`` physical.
         """
         results = self(batch)
         given = {"fractions": torch.where(results["usable"][:, None], results["fractions"], torch.nan)}
         if "imputed" in results:
-            scale = self.inputs.normalisation
-            imputed = results["imputed"]
-            given["imputed"] = imputed * imputed.new_tensor(scale.width) + imputed.new_tensor(scale.shift)
+            given["imputed"] = self.inputs.normalisation.undo(results["imputed"])
         return given
 
 
@@ -101,6 +110,8 @@ class Fractions(Task):
     recipe : Recipe, optional
         Learning rate, schedule and the like.
     """
+
+    monitor = "valid_rmse"
 
     def __init__(self, model: FractionEstimator, *, classes: int, recipe: Recipe | None = None) -> None:
         super().__init__(model, recipe=recipe)

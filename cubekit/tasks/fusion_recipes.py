@@ -28,6 +28,10 @@ def _dissimilarity(a: Tensor, b: Tensor) -> Tensor:
     return 1 - msssim(a, b)
 
 
+def _published_dissimilarity(a: Tensor, b: Tensor) -> Tensor:
+    return 1 - msssim(a, b, compat=True)
+
+
 def _clipped_dissimilarity(a: Tensor, b: Tensor) -> Tensor:
     return 1 - msssim(a, b, data_range=2.0, form="clipped")
 
@@ -49,12 +53,13 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         "smooth_l1": nn.functional.smooth_l1_loss,
         "charbonnier": _charbonnier,
         "msssim": _dissimilarity,
+        "msssim_published": _published_dissimilarity,
         "msssim_clipped": _clipped_dissimilarity,
         "haar": _wavelet,
         "cosine": _spectral,
     }
 )
-"""Parts of losses, 0 for equal images."""
+"""Parts of losses, 0 for equal images; "msssim_published" repeats a mistake of the published losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,12 @@ class FusionRecipe:
 
     schedule: Schedule = "constant"
     """How it falls."""
+
+    lowest_rate: float = 0.0
+    """Where a cosine schedule ends."""
+
+    batch: int = 6
+    """Samples per step."""
 
     features: Build | None = None
     """Autoencoder, trained first and frozen then, whose features are compared as well."""
@@ -94,6 +105,9 @@ class FusionRecipe:
     judge_sees_coarse: bool = True
     """Whether the judge gets the coarse image of the date too."""
 
+    fresh_pass: bool = False
+    """Whether the network predicts once more, with other dropout, after the judge has moved."""
+
 
 _STEPPED: Schedule = "step"
 
@@ -118,6 +132,7 @@ RECIPES: Mapping[str, FusionRecipe] = MappingProxyType(
             feature_terms={"mse": 1.0, "cosine": 1.0},
             judge=GANSTFMDiscriminator,
             judge_weight=0.5e-3,
+            batch=4,
         ),
         "mlff_gan": FusionRecipe(
             terms={"l1": 1.0, "msssim": 1.0, "cosine": 1.0},
@@ -125,6 +140,7 @@ RECIPES: Mapping[str, FusionRecipe] = MappingProxyType(
             judge=MLFFGANDiscriminator,
             judge_weight=0.01,
             judge_rate=2e-4,
+            fresh_pass=True,
         ),
         "srsf_gan": FusionRecipe(
             terms={"l1": 1.0, "msssim": 1.0},
@@ -134,10 +150,15 @@ RECIPES: Mapping[str, FusionRecipe] = MappingProxyType(
             judge_weight=0.005,
             judge_rate=2e-3,
             judge_sees_coarse=False,
+            batch=4,
         ),
         "stfdiff": FusionRecipe(terms={"l1": 1.0}, learning_rate=2e-4, schedule=_STEPPED),
         "swinstfm": FusionRecipe(
-            terms={"charbonnier": 1.0, "msssim_clipped": 1.0}, learning_rate=1e-4, schedule="cosine"
+            terms={"charbonnier": 1.0, "msssim_clipped": 1.0},
+            learning_rate=1e-4,
+            schedule="cosine",
+            lowest_rate=1e-7,
+            batch=4,
         ),
     }
 )

@@ -33,8 +33,11 @@ def interpolate_gaps(x: Tensor, days: Tensor) -> tuple[Tensor, Tensor]:
     observed = ~torch.isnan(x)
     if bool(observed.all()):
         return x, observed
-    start, since = _carry(x, observed, days, range(x.shape[1]))
-    stop, until = _carry(x, observed, days, range(x.shape[1] - 1, -1, -1))
+    whole = observed.any(dim=2, keepdim=True)
+    # Clouds hide all bands at once: then days are carried once a date, not once a band; numbers stay equal.
+    seen = whole if bool((whole == observed).all()) else observed
+    start, since = _carry(x, seen, days, range(x.shape[1]))
+    stop, until = _carry(x, seen, days, range(x.shape[1] - 1, -1, -1))
     share = (days[None, :, None] - since) / (until - since)
     line = start + torch.where(torch.isnan(share), 0.0, share) * (stop - start)
     nearest = torch.where(torch.isnan(start), stop, start)
@@ -44,9 +47,12 @@ def interpolate_gaps(x: Tensor, days: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _carry(x: Tensor, observed: Tensor, days: Tensor, order: range) -> tuple[Tensor, Tensor]:
-    """Carry the last observation, and its day, along the steps in the given order; NaN before the first."""
-    values, times = torch.empty_like(x), torch.empty_like(x)
-    value = time = torch.full_like(x[:, 0], torch.nan)
+    """Carry the last observation, and its day, along the steps in the given order; NaN before the first.
+
+    `observed` is (n, t, c), or (n, t, 1) where bands are observed at the same dates; the days are then too.
+    """
+    values, times = torch.empty_like(x), x.new_empty(observed.shape)
+    value, time = torch.full_like(x[:, 0], torch.nan), x.new_full(observed[:, 0].shape, torch.nan)
     for step in order:  # a few dozen steps over many thousand series; faster than gathering by index
         value = torch.where(observed[:, step], x[:, step], value)
         time = torch.where(observed[:, step], days[step], time)

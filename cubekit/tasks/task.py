@@ -18,6 +18,12 @@ Schedule = Literal["constant", "cosine", "plateau", "step"]
 """How the learning rate falls: not at all; to zero along a cosine over all epochs; to a tenth after five
 epochs without a lower validation loss; by a fifth after each fifth of the epochs."""
 
+Milestones = tuple[int, ...]
+"""Epochs after which the learning rate is halved."""
+
+Keep = Literal["loss", "accuracy", "macro_f1", "weighted_f1"]
+"""What chooses the epoch whose weights are kept: the lowest validation loss, or the highest score."""
+
 SHOWN_ITEMS = 5
 
 
@@ -34,8 +40,11 @@ class Recipe:
     weight_decay: float = WEIGHT_DECAY
     """L2 penalty."""
 
-    schedule: Schedule = "constant"
-    """How the learning rate falls."""
+    schedule: Schedule | Milestones = "constant"
+    """How the learning rate falls, or after which epochs it is halved."""
+
+    lowest_rate: float = 0.0
+    """Where a cosine schedule ends."""
 
     clip: float | None = 1.0
     """Gradients are clipped to this norm, so that one odd batch cannot throw the weights away."""
@@ -82,6 +91,9 @@ class Task(LightningModule):
     recipe : Recipe, optional
         Learning rate, schedule and the like.
     """
+
+    monitor = "valid_loss"
+    """Score of the validation samples whose lowest value chooses the epoch that is kept."""
 
     def __init__(self, model: Predictor, *, recipe: Recipe | None = None) -> None:
         super().__init__()
@@ -137,6 +149,21 @@ class Task(LightningModule):
             The batch, with its target ``y``.
         """
 
+    def weight(self, batch: Mapping[str, Tensor]) -> int:
+        """Tell how much the loss of a batch counts in the mean of an epoch.
+
+        Parameters
+        ----------
+        batch : mapping
+            The batch, with its target ``y``.
+
+        Returns
+        -------
+        int
+            Number of its members, unless the loss is a mean over something else.
+        """
+        return size_of(batch)
+
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor | None:
         """Return the loss of one batch.
 
@@ -159,7 +186,7 @@ class Task(LightningModule):
         """
         loss = self.loss(self(batch), batch)
         self.check_finite(loss, batch, batch_idx)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size_of(batch))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=self.weight(batch))
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
@@ -175,7 +202,11 @@ class Task(LightningModule):
         del batch_idx
         results = self(batch)
         self.log(
-            "valid_loss", self.loss(results, batch), batch_size=size_of(batch), prog_bar=True, sync_dist=True
+            "valid_loss",
+            self.loss(results, batch),
+            batch_size=self.weight(batch),
+            prog_bar=True,
+            sync_dist=True,
         )
         self.measure(results, batch)
 
@@ -219,7 +250,7 @@ class Task(LightningModule):
         scheduler = scheduler_of(optimizer, recipe)
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "valid_loss"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
 
 
 def adam(
@@ -264,8 +295,10 @@ def scheduler_of(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Any:
     """
     from torch.optim import lr_scheduler
 
+    if not isinstance(recipe.schedule, str):
+        return lr_scheduler.MultiStepLR(optimizer, milestones=list(recipe.schedule), gamma=0.5)
     if recipe.schedule == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs, eta_min=recipe.lowest_rate)
     if recipe.schedule == "plateau":
         return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
     if recipe.schedule == "step":

@@ -134,20 +134,51 @@ def write_sample_archive(
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     year = build_year(seed, area_shape(size), dates)
-    items = _write_scenes(root, year, tiles(size), progress=progress)
+    items = write_scenes(root, year, size, progress=progress)
     archive = SampleArchive(root, root / "items.json", root / "labels.gpkg", root / "truth.tif", _bbox(size))
     write_labels(survey(seed, year.land, transform=transform(10), crs=CRS), archive.labels)
-    colours = {code: _rgb(colour) for code, colour in zip(CODES, COLOURS, strict=True)}
-    _write_cog(archive.truth, year.land.truth, resolution=10, colours=colours)
-    _write_json(root / "collection.json", build_collection(items))
-    _write_json(archive.items, {"type": "FeatureCollection", "features": list(items)})
+    colours = {code: rgb(colour) for code, colour in zip(CODES, COLOURS, strict=True)}
+    write_cog(archive.truth, year.land.truth, resolution=10, colours=colours)
+    write_index(root, items)
     return archive
 
 
-def _write_scenes(
-    root: Path, year: Year, places: tuple[Tile, ...], *, progress: bool | None
+def write_index(root: Path, items: tuple[dict[str, Any], ...]) -> None:
+    """Write the collection, and last the items: an archive with items is whole.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Folder of the archive.
+    items : tuple of dict
+        Its items, in order of time.
+    """
+    _write_json(root / "collection.json", build_collection(items))
+    _write_json(root / "items.json", {"type": "FeatureCollection", "features": list(items)})
+
+
+def write_scenes(
+    root: Path, year: Year, size: int, *, progress: bool | None = None
 ) -> tuple[dict[str, Any], ...]:
-    """Write all scenes, a date at a time in each thread, and return their items in order of time."""
+    """Write all scenes, a date at a time in each thread.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Folder of the archive.
+    year : Year
+        What was seen.
+    size : int
+        Pixels a side of each tile.
+    progress : bool, optional
+        Whether to draw a bar.
+
+    Returns
+    -------
+    tuple of dict
+        Items in order of time.
+    """
+    places = tiles(size)
     total = len(year.passes) * len(places)
     items: list[dict[str, Any]] = []
     # two at a time: each holds the whole area in all bands, about 150 MB at the default size
@@ -170,14 +201,12 @@ def _write_pass(root: Path, year: Year, flight: Pass, places: tuple[Tile, ...]) 
             resolution = resolution_of(asset)
             path = root / file_name(flight, tile, asset)
             path.parent.mkdir(exist_ok=True)
-            _write_cog(
-                path, tile.cut(delivered[asset], resolution), resolution=resolution, column=tile.column
-            )
+            write_cog(path, tile.cut(delivered[asset], resolution), resolution=resolution, column=tile.column)
         items.append(build_item(flight, tile, tile.cut(delivered["SCL"], 20)))
     return items
 
 
-def _write_cog(
+def write_cog(
     path: Path,
     array: IntArray,
     *,
@@ -185,7 +214,21 @@ def _write_cog(
     column: int = 0,
     colours: Mapping[int, tuple[int, int, int]] | None = None,
 ) -> None:
-    """Write one band as COG; 0 is nodata, and class codes (8 bit) are not averaged in overviews."""
+    """Write one band as COG; 0 is nodata, and class codes (8 bit) are not averaged in overviews.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Overwritten where it exists.
+    array : numpy.ndarray
+        (y, x) integers.
+    resolution : int
+        Metres a pixel.
+    column : int, optional
+        First column, in 10 m pixels of the whole area.
+    colours : mapping, optional
+        Code to red, green, blue.
+    """
     import rasterio
 
     with rasterio.open(
@@ -217,8 +260,19 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
-    """Read ``"#rrggbb"``."""
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Read ``"#rrggbb"``.
+
+    Parameters
+    ----------
+    colour : str
+        Six hexadecimal digits behind a hash.
+
+    Returns
+    -------
+    tuple of int
+        Red, green, blue, 0 to 255.
+    """
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 

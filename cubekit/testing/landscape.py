@@ -79,9 +79,9 @@ def build_landscape(seed: int, shape: tuple[int, int]) -> Landscape:
     water = _water(rng, river, distance)
     block, field = _fields(rng, shape)
     forest = _forest(rng, field, relief)
-    parcel = _number(np.where(forest, _stands(rng, shape) + field.max() + 1, field))
-    parcel = _without_slivers(parcel)
-    parcel = _number(np.where(water > 0, water + parcel.max(), parcel))
+    parcel = renumber(np.where(forest, stands(rng, shape) + field.max() + 1, field))
+    parcel = without_slivers(parcel)
+    parcel = renumber(np.where(water > 0, water + parcel.max(), parcel))
     kind = _kinds(rng, parcel, forest, water > 0, relief)
     track = np.where(water > 0, 0, _tracks(rng, block, np.where(forest, -1, parcel)))
     return Landscape(parcel, kind, relief.astype(np.float32), track.astype(np.float32))
@@ -145,7 +145,7 @@ def _fields(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[IntArray,
     strip = _uneven(across / width, chance[block % 4093]).astype(np.int64)
     key = (block * 131 + strip * 17) % 4093
     piece = _uneven(along / length * (0.7 + 0.8 * chance[key]), chance[(key * 7) % 4093]).astype(np.int64)
-    return block, _number((block * 4096 + strip % 4096) * 4096 + piece % 4096)
+    return block, renumber((block * 4096 + strip % 4096) * 4096 + piece % 4096)
 
 
 def _uneven(position: FloatArray, phase: FloatArray) -> FloatArray:
@@ -153,8 +153,21 @@ def _uneven(position: FloatArray, phase: FloatArray) -> FloatArray:
     return np.floor(position + phase + 0.45 / np.pi * np.sin(2 * np.pi * (position / 2.7 + phase)))
 
 
-def _stands(rng: np.random.Generator, shape: tuple[int, int]) -> IntArray:
-    """Cut the land into forest stands with soft, irregular borders."""
+def stands(rng: np.random.Generator, shape: tuple[int, int]) -> IntArray:
+    """Cut the land into forest stands with soft, irregular borders.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of chance.
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    numpy.ndarray
+        (y, x) number of the stand.
+    """
     y, x = np.indices(shape, dtype=np.float64)
     bend = 4 * fractal(rng, shape, longest=40, slope=1.6)
     return _nearest(_seeds(rng, shape, STAND_AREA), y + bend, x - bend)
@@ -166,13 +179,35 @@ def _forest(rng: np.random.Generator, field: IntArray, relief: FloatArray) -> Bo
     return _top(0.6 * score + 0.4 * _mean(field, score)[field], FOREST_SHARE)
 
 
-def _number(ids: IntArray) -> IntArray:
-    """Renumber from 0 without gaps."""
+def renumber(ids: IntArray) -> IntArray:
+    """Renumber from 0 without gaps.
+
+    Parameters
+    ----------
+    ids : numpy.ndarray
+        Any numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32, same shape.
+    """
     return np.unique(ids, return_inverse=True)[1].reshape(ids.shape).astype(np.int32)
 
 
-def _without_slivers(parcel: IntArray) -> IntArray:
-    """Give pieces that are too small to work to the nearest larger one; parcels in two places become two."""
+def without_slivers(parcel: IntArray) -> IntArray:
+    """Give pieces that are too small to work to the nearest larger one; parcels in two places become two.
+
+    Parameters
+    ----------
+    parcel : numpy.ndarray
+        (y, x) number of the parcel.
+
+    Returns
+    -------
+    numpy.ndarray
+        (y, x) number of the piece.
+    """
     from scipy.ndimage import distance_transform_edt
 
     pieces = _connected(parcel)

@@ -154,8 +154,13 @@ def build_year(seed: int, shape: tuple[int, int], dates: int) -> Year:
         raise OptionError(
             f"dates={dates} is not accepted: a year of the sample archive has 1 to {MOST} dates."
         )
-    land = build_landscape(seed, shape)
-    return Year(seed, build_surface(seed, land), air.build_sky(seed, shape), _passes(seed, dates))
+    return year_over(build_surface(seed, build_landscape(seed, shape)), seed, dates)
+
+
+def year_over(surface: Surface, seed: int, dates: int) -> Year:
+    """Set up a year of passes over a given surface; see :func:`build_year`."""
+    shape = surface.land.parcel.shape
+    return Year(seed, surface, air.build_sky(seed, shape), _passes(seed, dates))
 
 
 def _passes(seed: int, dates: int) -> tuple[Pass, ...]:

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from cubekit.batching.samples import Samples
+from cubekit.cube.contract import layers_of
 from cubekit.errors import BundleError, CubekitError, ModelMismatchError, OptionError
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.nn.registry import create
@@ -57,7 +58,13 @@ class Model:
             times=card.dates(),
             normalisation=card.normalisation,
             temperature=card.temperature,
+            ancillary=card.ancillary,
         ).eval()
+
+    @property
+    def ancillary(self) -> tuple[str, ...]:
+        """Names of the layers ``(y, x)`` of a cube, or columns, that the model takes beside the series."""
+        return () if self.card.ancillary is None else self.card.ancillary.bands
 
     def __repr__(self) -> str:
         card = self.card
@@ -91,7 +98,7 @@ class Model:
         inputs : mapping
             Physical arrays by name, one entry an example, NaN where there is no data: ``x`` for series,
             patches and past maps; ``coarse_t1``, ``coarse_t2``, ``fine_t1`` for fusion; see
-            :class:`cubekit.tasks.examples.Examples`.
+            :class:`cubekit.tasks.examples.Examples`. ``ancillary`` ``(n, a)`` for models that take it.
         batch : int, optional
             Examples per forward pass.
 
@@ -122,7 +129,7 @@ class Model:
 
     def _check_inputs(self, inputs: Mapping[str, FloatArray]) -> None:
         """Raise unless the inputs are those of the task."""
-        wanted = INPUTS[self.card.task]
+        wanted = (*INPUTS[self.card.task], *(("ancillary",) if self.ancillary else ()))
         missing = [name for name in wanted if name not in inputs]
         if missing:
             raise OptionError(
@@ -136,13 +143,20 @@ class Model:
                 len(self.card.bands),
             )
         )
-        for name in wanted:
+        if self.ancillary and inputs["ancillary"].shape[1:] != (len(self.ancillary),):
+            raise OptionError(
+                f"ancillary has shape {inputs['ancillary'].shape}, expected (n, {len(self.ancillary)}): "
+                f"{', '.join(self.ancillary)}."
+            )
+        for name in INPUTS[self.card.task]:
             if inputs[name].shape[1 : 1 + len(lead)] != lead:
                 raise OptionError(
                     f"{name} has shape {inputs[name].shape}, expected (n, {', '.join(map(str, lead))}, …)."
                 )
 
-    def probabilities(self, x: FloatArray, *, batch: int = BATCH) -> FloatArray:
+    def probabilities(
+        self, x: FloatArray, ancillary: FloatArray | None = None, *, batch: int = BATCH
+    ) -> FloatArray:
         """Give probabilities of classes, or their shares.
 
         Parameters
@@ -150,6 +164,8 @@ class Model:
         x : numpy.ndarray
             Physical values, series ``(n, time, band)`` or patches ``(n, time, band, y, x)``, bands in the
             model's order, NaN where there is no data.
+        ancillary : numpy.ndarray, optional
+            Physical values ``(n, a)`` in the order of :attr:`ancillary`, for models that take them.
         batch : int, optional
             Series per forward pass; changes speed and memory, not the result (up to float32 rounding).
 
@@ -175,7 +191,8 @@ class Model:
         if not len(x):
             return np.empty((0, len(self.card.classes), *x.shape[3:]), dtype=np.float32)
         size = batch if axes == 3 else max(1, batch // int(np.prod(x.shape[3:])))  # noqa: PLR2004
-        found = self.apply({"x": x}, batch=size)
+        inputs = {"x": x} if ancillary is None else {"x": x, "ancillary": ancillary}
+        found = self.apply(inputs, batch=size)
         return found["probabilities" if self.card.task == "classify" else "fractions"]
 
     def classify(self, x: FloatArray) -> IntArray:
@@ -212,6 +229,24 @@ class Model:
         ModelMismatchError
             If bands, number of steps or classes differ.
         """
+        self.check_samples(samples)
+        if isinstance(samples, Samples):
+            return assess(samples.y, self.classify(samples.physical()), samples.classes)
+        return assess(samples.arrays["y"], self.classify(samples.arrays["x"]), samples.classes)
+
+    def check_samples(self, samples: Samples | Examples) -> None:
+        """Raise unless labelled samples fit the model.
+
+        Parameters
+        ----------
+        samples : Samples or Examples
+            To be scored or looked at.
+
+        Raises
+        ------
+        ModelMismatchError
+            If bands, number of steps or classes differ.
+        """
         for what, own, other in (
             ("bands", self.card.bands, samples.bands),
             ("classes", self.card.classes.names, samples.classes.names),
@@ -219,9 +254,6 @@ class Model:
         ):
             if own != other:
                 raise ModelMismatchError(f"The model's {what} are {own}, those of the samples {other}.")
-        if isinstance(samples, Samples):
-            return assess(samples.y, self.classify(samples.physical()), samples.classes)
-        return assess(samples.arrays["y"], self.classify(samples.arrays["x"]), samples.classes)
 
     def check(self, cube: xr.Dataset) -> None:
         """Raise unless a cube fits the model.
@@ -263,8 +295,11 @@ class Model:
         ------
         ModelMismatchError
             If the cube does not fit.
+        UnknownNameError
+            If it lacks an ancillary layer.
         """
         self.check(cube)
+        layers_of(cube, self.ancillary)
         return cube.sel(band=list(self.card.bands))
 
     def export(self, path: StrPath, *, side: int = 64) -> "Exported":

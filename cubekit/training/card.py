@@ -24,6 +24,7 @@ CONTRACT = (
     "times",
     "encoding",
     "normalisation",
+    "ancillary",
     "classes",
     "temperature",
     "resolution",
@@ -53,6 +54,9 @@ class DataRecord:
 
     extent: BBox | None
     """West, south, east, north of the training samples in degrees."""
+
+    split: str | None = None
+    """Digest of the split that the samples come from; None where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,9 @@ class ModelCard:
 
     classes: ClassTable
     """Names, colours and codes, in the order of the outputs; empty for tasks without classes."""
+
+    ancillary: Normalisation | None = None
+    """Names, order and scaling of the ancillary variables; None where the network takes none."""
 
     temperature: float = 1.0
     """What logits are divided by, fitted on validation samples so that probabilities are honest."""
@@ -154,7 +161,9 @@ class ModelCard:
             Field name to JSON text.
         """
         record = self.to_dict()
-        return {name: json.dumps(record[name], sort_keys=True) for name in CONTRACT}
+        # ancillary variables came later: a model without them says nothing of them
+        said = [name for name in CONTRACT if name != "ancillary" or record[name] is not None]
+        return {name: json.dumps(record[name], sort_keys=True) for name in said}
 
     @classmethod
     def from_dict(cls, record: object) -> "ModelCard":
@@ -190,8 +199,8 @@ _ADAPTER = TypeAdapter(ModelCard)
 RULES: Mapping[Task, str] = {
     "classify": "Bands are chosen by name. Gaps are filled in time; a series without any value in a band "
     "gets no class.",
-    "fractions": "Bands are chosen by name. Gaps are filled; a series without any value in a band gets no "
-    "shares.",
+    "fractions": "Bands and ancillary variables are chosen by name. Gaps are filled; a series without any "
+    "value in a band gets no shares, or without any at all where the network is told what was observed.",
     "forecast": "Gaps are filled in time; a pixel that was never observed gets no value.",
     "fuse": "Coarse images lie on the fine grid; images have no gaps.",
 }
@@ -210,6 +219,16 @@ def _calibrated(card: ModelCard) -> str:
     if card.temperature == 1:
         return "Probabilities are not calibrated.\n"
     return f"Probabilities are calibrated on them: logits are divided by {card.temperature:.3g}.\n"
+
+
+def _ancillary(card: ModelCard) -> str:
+    """Return the row that names the ancillary variables."""
+    return "" if card.ancillary is None else f"\n| ancillary, by name | {', '.join(card.ancillary.bands)} |"
+
+
+def _digests(data: DataRecord) -> str:
+    """Say by which digests samples and split can be told."""
+    return f"Digest `{data.digest}`." + ("" if data.split is None else f" Split `{data.split}`.")
 
 
 def describe_card(card: ModelCard) -> str:
@@ -256,7 +275,7 @@ Task `{card.task}` on {card.form}, {card.parameters:,} weights, trained {card.cr
 
 | | |
 |---|---|
-| bands, in order | {", ".join(card.bands)} |
+| bands, in order | {", ".join(card.bands)} |{_ancillary(card)}
 | dates | {steps} |
 | pixel size | {card.resolution if card.resolution is not None else "not known"} |
 | values | stored as {card.encoding.dtype}, times {card.encoding.scale:g}, plus {card.encoding.offset:g} |
@@ -266,7 +285,7 @@ Task `{card.task}` on {card.form}, {card.parameters:,} weights, trained {card.cr
 {legend if card.classes.names else ""}## Learned from
 
 {data.train} training and {data.valid} validation samples ({data.dropped} left out: a band without any value).
-Extent (west, south, east, north): {extent}. CRS {card.crs or "not known"}. Digest `{data.digest}`.
+Extent (west, south, east, north): {extent}. CRS {card.crs or "not known"}. {_digests(data)}
 
 Settings: {settings}.
 

@@ -9,7 +9,7 @@ from cubekit.batching.samples import Samples
 from cubekit.errors import OptionError, TrainingError, check_option, did_you_mean
 from cubekit.nn.registry import Form, NetworkInfo, Task, check_arguments, describe, names
 from cubekit.tasks.examples import Examples
-from cubekit.tasks.task import Schedule
+from cubekit.tasks.task import Keep, Schedule
 
 LEAST_CLASSES = 2
 
@@ -21,20 +21,23 @@ VERBS: Mapping[Task, str] = {
 }
 
 
-def observed(samples: Samples) -> Samples:
+def observed(samples: Samples, *, any_band: bool = False) -> Samples:
     """Leave out the samples that lack a whole band: filling it would invent it.
 
     Parameters
     ----------
     samples : Samples
         Labelled series.
+    any_band : bool, optional
+        Whether a value in any band will do, for networks that are told what was observed.
 
     Returns
     -------
     Samples
         Those with at least one date observed in every band.
     """
-    usable = np.all(np.any(samples.valid(), axis=1), axis=1)
+    enough = np.any if any_band else np.all
+    usable = enough(np.any(samples.valid(), axis=1), axis=1)
     return samples if usable.all() else samples.take(np.flatnonzero(usable))
 
 
@@ -82,7 +85,7 @@ def _suited(tasks: Collection[str], form: Form) -> list[str]:
     return [info.name for info in known if info.task in tasks and info.form == form]
 
 
-def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
+def check_settings(settings: Mapping[str, Any], *, task: Task, with_valid: bool) -> None:
     """Raise unless the numbers of a training make sense.
 
     Parameters
@@ -97,14 +100,17 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
     OptionError
         Naming argument and value.
     """
-    for name in ("epochs", "batch", "patience", "devices"):
-        value = settings[name]
+    for name in ("epochs", "batch", "patience", "valid_every", "devices"):
+        value = settings.get(name)
         if value is not None and value < 1:
             raise OptionError(f"{name}={value!r}: expected at least 1.")
-    check_option("schedule", settings["schedule"], get_args(Schedule))
+    _check_schedule(settings["schedule"])
+    check_option("keep", settings["keep"], get_args(Keep))
     check_option("precision", settings["precision"], ("32", "bf16", "16"))
     if settings["schedule"] == "plateau" and not with_valid:
         raise OptionError("schedule='plateau' needs validation samples: pass valid=, or another schedule.")
+    if settings["schedule"] == "plateau" and settings.get("valid_every", 1) > 1:
+        raise OptionError("schedule='plateau' looks at every epoch: leave valid_every out.")
     if not settings["learning_rate"] > 0:
         raise OptionError(f"learning_rate={settings['learning_rate']!r}: expected a number above 0.")
     if not 0 <= settings["label_smoothing"] < 1:
@@ -113,6 +119,22 @@ def check_settings(settings: Mapping[str, Any], *, with_valid: bool) -> None:
         )
     if settings["patience"] is not None and not with_valid:
         raise OptionError("patience= needs validation samples: pass valid=, or leave patience out.")
+    if settings["keep"] != "loss" and task != "classify":
+        raise OptionError(
+            f"keep={settings['keep']!r} is a score of classifiers: a network to {task} keeps keep='loss'."
+        )
+    if settings["keep"] != "loss" and not with_valid:
+        raise OptionError(f"keep={settings['keep']!r} needs validation samples: pass valid=.")
+
+
+def _check_schedule(schedule: Any) -> None:
+    """Raise for a schedule that there is not, or epochs that do not rise; they may lie behind the last."""
+    if isinstance(schedule, str):
+        check_option("schedule", schedule, get_args(Schedule))
+        return
+    rising = all(isinstance(each, int) for each in schedule) and sorted(set(schedule)) == list(schedule)
+    if not schedule or not rising or schedule[0] < 1:
+        raise OptionError(f"schedule={list(schedule)}: epochs that halve the learning rate rise from 1 on.")
 
 
 def check_samples(train: Samples, valid: Samples | None, *, batch: int, shares: bool = False) -> None:

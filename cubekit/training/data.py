@@ -1,13 +1,14 @@
 """What a training must know of its samples, whatever form they come in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from cubekit.batching.normalise import Method, Normalisation, fit_normalisation
+from cubekit.batching.normalise import Normalisation, Rule
+from cubekit.batching.normalise_fit import fit_rule
 from cubekit.batching.samples import Samples
 from cubekit.cube.contract import Encoding
 from cubekit.errors import OptionError, TrainingError
@@ -64,6 +65,9 @@ class Facts:
     digest: str
     """Fingerprint; empty where it is not known."""
 
+    variables: tuple[str, ...] = ()
+    """Names of the ancillary variables."""
+
 
 def describe_data(data: Data, task: Task) -> Facts:
     """Look at samples.
@@ -108,7 +112,16 @@ def describe_data(data: Data, task: Task) -> Facts:
         resolution=getattr(data, "resolution", None),
         size=len(data),
         digest=str(digest),
+        variables=_variables(data),
     )
+
+
+def _variables(data: Data) -> tuple[str, ...]:
+    """Return the names of ancillary variables; numbers where examples do not name them."""
+    named = tuple(getattr(data, "variables", ()))
+    if named or not isinstance(data, Examples) or "ancillary" not in data.arrays:
+        return named
+    return tuple(f"variable {number + 1}" for number in range(data.arrays["ancillary"].shape[1]))
 
 
 def _form(data: Data, task: Task) -> Form:
@@ -145,60 +158,104 @@ def stream_of(data: Data, *, batch: int, shuffle: bool = False, seed: int = 0) -
     return data
 
 
-def scaling_of(data: Data, method: Method | Normalisation | None, facts: Facts) -> Normalisation:
+def scaling_of(data: Data, rule: Rule | Normalisation | None, facts: Facts, task: Task) -> Normalisation:
     """Fit the normalisation, or check the one that was given.
 
     Parameters
     ----------
     data : Samples, Examples or stream
         Training samples.
-    method : str, Normalisation or None
+    rule : str, Normalisation or None
         None leaves values as they are.
+    facts : Facts
+        Of the samples.
+    task : str
+        Kind of problem.
+
+    Returns
+    -------
+    Normalisation
+        By band, or by step and band.
+
+    Raises
+    ------
+    OptionError
+        If a given normalisation is for other bands or steps, or one by step is asked of a forecast, whose
+        target is no step of its input.
+    TrainingError
+        If a band is constant.
+    """
+    if rule is None:
+        ones = tuple(1.0 for _ in facts.bands)
+        return Normalisation(method="percentile", bands=facts.bands, low=tuple(0.0 for _ in ones), high=ones)
+    if isinstance(rule, Normalisation):
+        found = rule
+        if found.bands != facts.bands:
+            raise OptionError(f"normalise= is for bands {found.bands}, the samples have {facts.bands}.")
+    else:
+        found = fit_rule(data if isinstance(data, Samples) else _Physical(data, facts.bands), rule)
+    if found.steps > 1 and (task == "forecast" or found.steps != len(facts.times)):
+        why = (
+            "a forecast is no step of its input: scale all steps alike"
+            if task == "forecast"
+            else f"the samples have {len(facts.times)}"
+        )
+        raise OptionError(f"normalise= has numbers for {found.steps} steps; {why}.")
+    return found
+
+
+def ancillary_scaling(data: Data, given: Normalisation | None, facts: Facts) -> Normalisation | None:
+    """Fit the scaling of ancillary variables, or check the one that was given.
+
+    Parameters
+    ----------
+    data : Samples, Examples or stream
+        Training samples.
+    given : Normalisation or None
+        None takes mean and standard deviation of the training samples.
     facts : Facts
         Of the samples.
 
     Returns
     -------
-    Normalisation
-        By band.
+    Normalisation or None
+        By variable; None where there are none.
 
     Raises
     ------
     OptionError
-        If a given normalisation is for other bands.
+        If a given scaling is for other variables, or must be fitted on a stream.
     TrainingError
-        If a band is constant.
+        If a variable is constant.
     """
-    if method is None:
-        ones = tuple(1.0 for _ in facts.bands)
-        return Normalisation(method="percentile", bands=facts.bands, low=tuple(0.0 for _ in ones), high=ones)
-    if isinstance(method, Normalisation):
-        if method.bands != facts.bands:
-            raise OptionError(f"normalise= is for bands {method.bands}, the samples have {facts.bands}.")
-        return method
-    return fit_normalisation(data if isinstance(data, Samples) else _sampled(data, facts), method=method)
+    if given is not None and given.bands != facts.variables:
+        raise OptionError(
+            f"normalise_ancillary= is for {given.bands}, the samples have the variables {facts.variables}."
+        )
+    if given is not None or not facts.variables:
+        return given
+    values = data.ancillary if isinstance(data, Samples) else getattr(data, "arrays", {}).get("ancillary")
+    if values is None:
+        raise OptionError(
+            "The ancillary variables of a stream are not scaled here: give normalise_ancillary=."
+        )
+    return fit_rule(_Physical(values[:, None], facts.variables), "standard")
 
 
 class _Physical:
-    """The part of samples that fitting a normalisation reads."""
+    """Batches of physical values to fit a normalisation on: an array, examples, or the first of a stream."""
 
-    def __init__(self, x: Array, bands: tuple[str, ...]) -> None:
-        self.x, self.bands = x, bands
-        self.encoding = Encoding(dtype="float32", nodata=float("nan"))
+    def __init__(self, data: Data, bands: tuple[str, ...]) -> None:
+        self._data, self.bands = data, bands
 
-    def __len__(self) -> int:
-        return len(self.x)
-
-
-def _sampled(data: Data, facts: Facts) -> Any:
-    """Collect physical values to fit a normalisation on."""
-    if isinstance(data, Examples):
-        return _Physical(data.arrays["x"], facts.bands)
-    stream: Any = data
-    parts = [each["x"].numpy() for each in islice(iter(stream), PROBED)]
-    if hasattr(data, "set_epoch"):
-        data.set_epoch(0)
-    return _Physical(np.concatenate(parts), facts.bands)
+    def __iter__(self) -> Iterator[Mapping[str, Array]]:
+        if isinstance(self._data, Examples | np.ndarray):
+            yield {"x": self._data.arrays["x"] if isinstance(self._data, Examples) else self._data}
+            return
+        stream: Any = self._data
+        yield from islice(iter(stream), PROBED)
+        if hasattr(stream, "set_epoch"):
+            stream.set_epoch(0)
 
 
 def counts_of(data: Data, facts: Facts) -> tuple[int, ...]:

@@ -126,10 +126,7 @@ def _drawn(model: "Model", *, side: int) -> dict[str, FloatArray]:
         names: tuple[str, ...] = ("coarse_t1", "coarse_t2", "fine_t1")
         return {name: dice.random(shape, dtype=np.float32) for name in names}
     x = dice.random((2, len(card.times), len(card.bands), *space), dtype=np.float32)
-    scale = card.normalisation
-    around = (1, 1, -1, *(1 for _ in space))
-    width, shift = (np.array(v, np.float32).reshape(around) for v in (scale.width, scale.shift))
-    return {"x": x * width + shift}
+    return {"x": card.normalisation.undo(x, axis=2)}
 
 
 def _write_pt2(answer: nn.Module, inputs: tuple[Tensor, ...], names: list[str], path: Path) -> FloatArray:

@@ -7,21 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from cubekit import __version__
-from cubekit.batching.normalise import Method, Normalisation
+from cubekit.batching.normalise import Normalisation, Rule
 from cubekit.batching.samples import Samples
+from cubekit.batching.split_record import Split
 from cubekit.errors import OptionError, check_option
 from cubekit.nn.registry import Task
 from cubekit.tasks.classify import Classifier
 from cubekit.tasks.fuse import Reconstruct, Reconstructor
 from cubekit.tasks.fusion_recipes import FusionRecipe
-from cubekit.tasks.task import WEIGHT_DECAY, Recipe, Schedule
+from cubekit.tasks.task import WEIGHT_DECAY, Keep, Recipe, Schedule
 from cubekit.training.bundle import Model, model_folder
 from cubekit.training.calibration import fit_temperature
 from cubekit.training.card import DataRecord, ModelCard
@@ -29,6 +32,7 @@ from cubekit.training.checks import check_examples, check_network, check_samples
 from cubekit.training.data import (
     Data,
     Facts,
+    ancillary_scaling,
     check_values,
     counts_of,
     describe_data,
@@ -36,9 +40,9 @@ from cubekit.training.data import (
     scaling_of,
     stream_of,
 )
+from cubekit.training.finetune import model_to_go_on_from, take_over
 from cubekit.training.loop import run_epochs
 from cubekit.training.resume import (
-    GRADIENT_NORM,
     PRETRAINING,
     Log,
     Precision,
@@ -52,6 +56,7 @@ from cubekit.training.setup import (
     fusion_recipe,
     predictor_of,
     start_from,
+    takes_gaps,
     task_of,
     trainer_task,
 )
@@ -60,10 +65,13 @@ from cubekit.typing import StrPath
 ClassWeights = Literal["balanced"] | Sequence[float]
 """Weights of the classes in the loss: by frequency, or one number a class."""
 
+SPLIT = "split.parquet"
+"""File of the split beside a model."""
+
 PRETRAINED_SHARE = 0.4
 """Epochs for the autoencoder of a fusion network, as a share of the others: 200 to 500 as published."""
 
-NORMALISED: Mapping[Task, Method | None] = {
+NORMALISED: Mapping[Task, Rule | None] = {
     "classify": "percentile",
     "fractions": "standard",
     "forecast": None,
@@ -81,9 +89,11 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     epochs: int = 20,
     batch: int = 256,
     learning_rate: float | None = None,
-    schedule: Schedule | None = None,
+    schedule: Schedule | Sequence[int] | None = None,
+    keep: Keep = "loss",
     seed: int = 0,
-    normalise: Method | Normalisation | Literal["auto", "none"] = "auto",
+    normalise: Rule | Normalisation | Literal["auto", "none"] = "auto",
+    normalise_ancillary: Normalisation | None = None,
     out: "StrPath | None" = None,
     resume: bool = True,
     checkpoint_minutes: float = 5.0,
@@ -91,13 +101,15 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     label_smoothing: float = 0.0,
     calibrate: bool = True,
     patience: int | None = None,
+    valid_every: int = 1,
     pretrain: int | None = None,
-    clip: float | None = GRADIENT_NORM,
+    clip: float | None = Recipe.clip,
     precision: Precision = "32",
     devices: int = 1,
     log: Sequence[Log] = (),
     arguments: Mapping[str, Any] | None = None,
     weights: "StrPath | None" = None,
+    split: Split | None = None,
     threads: int = 1,
     progress: bool | None = None,
 ) -> Model:
@@ -125,17 +137,25 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         Samples per step.
     learning_rate : float, optional
         Of the Adam optimiser. Default: 0.001; for fusion networks the published one.
-    schedule : {"constant", "cosine", "plateau", "step"}, optional
+    schedule : {"constant", "cosine", "plateau", "step"} or sequence of int, optional
         How it falls: not at all; to zero along a cosine; to a tenth after five epochs without a lower
-        validation loss; by a fifth after each fifth of the epochs. Default: constant; for fusion networks the
-        published one.
+        validation loss; by a fifth after each fifth of the epochs; by half after each of the epochs listed.
+        Default: constant; for fusion networks the published one.
+    keep : {"loss", "accuracy", "macro_f1", "weighted_f1"}, optional
+        What chooses the epoch whose weights are kept: the lowest validation loss, or the highest score on
+        the validation samples, which only classifiers have.
     seed : int, optional
         Seed of weights, dropout and order; the same seed gives the same model on the same machine. The global
         random state is left as it was.
-    normalise : {"auto", "percentile", "standard", "none"} or Normalisation, optional
-        Scaling of physical values; fitted on the training samples unless given ready. "auto" takes
-        percentiles to classify, mean and standard deviation for fractions, and leaves maps and images as they
-        are.
+    normalise : str or Normalisation, optional
+        Scaling of physical values, fitted on the training samples (of a stream: on its first 64 batches)
+        unless given ready, as by :func:`cubekit.fit_normalisation`: "percentile" or "standard" by band,
+        "percentile_by_step" or "standard_by_step" by step and band, "none". "auto" takes percentiles to
+        classify, mean and standard deviation for fractions, and leaves maps and images as they are; with the
+        weights of a saved model, its own.
+    normalise_ancillary : Normalisation, optional
+        Scaling of ancillary variables. Default: mean and standard deviation of the training samples; with the
+        weights of a saved model, its own.
     out : path, optional
         Folder to save the model and ``metrics.csv`` (one row an epoch) into.
     resume : bool, optional
@@ -152,7 +172,9 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         Whether to fit a temperature on the validation samples, so that a probability of 0.8 is right in eight
         of ten cases there. Classes do not change.
     patience : int, optional
-        Stop after this many epochs without a lower validation loss.
+        Stop after this many validations that are not better, as `keep` says.
+    valid_every : int, optional
+        Epochs from one validation to the next; only validated epochs can be kept.
     pretrain : int, optional
         Epochs for the autoencoder whose features some fusion networks are compared by. Default: 0.4 of
         `epochs`.
@@ -168,8 +190,12 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     arguments : mapping, optional
         Arguments of a registered network besides ``bands``, ``steps``, ``classes``, which the samples tell.
     weights : path, optional
-        ``weights.safetensors`` to start from rather than from random weights, as of an earlier model or of
-        ``cubekit import-weights``.
+        ``weights.safetensors`` to start from rather than from random weights, as of ``cubekit
+        import-weights``; or the folder of a saved model, whose output layers are replaced by fresh ones where
+        the classes are others.
+    split : Split, optional
+        The split that `train` and `valid` come from, of :func:`cubekit.plan_split`: it is written into `out`
+        as ``split.parquet``, and the card names its digest.
     threads : int, optional
         CPU threads of torch while training. Batches of series are too small to share: on a busy machine two
         threads were ten times slower than one.
@@ -204,17 +230,20 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
     """
     task = task_of(network, task) if task is None or task in get_args(Task) else _refuse_task(task)
     facts = describe_data(train, task)
+    decay = 0.0 if task == "fractions" else WEIGHT_DECAY  # none as published for BRITS
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch": batch,
         "learning_rate": learning_rate,
-        "schedule": schedule,
-        "weight_decay": WEIGHT_DECAY,
+        "schedule": schedule if isinstance(schedule, str | None) else tuple(schedule),
+        "keep": keep,
+        "weight_decay": decay,
         "gradient_norm": clip,
         "seed": seed,
         "class_weights": class_weights if isinstance(class_weights, str | None) else list(class_weights),
         "label_smoothing": label_smoothing,
         "patience": patience,
+        "valid_every": valid_every,
         "precision": precision,
         "devices": devices,
     }
@@ -222,49 +251,61 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         check_network(network, arguments or {}, task=task, form=facts.form)
     how = fusion_recipe(network if isinstance(network, str) else "")
     settings["learning_rate"] = how.learning_rate if learning_rate is None else learning_rate
-    settings["schedule"] = how.schedule if schedule is None else schedule
+    settings["schedule"] = how.schedule if schedule is None else settings["schedule"]
     if task == "fuse" and how.features is not None:
         settings["pretrain"] = max(1, round(PRETRAINED_SHARE * epochs)) if pretrain is None else pretrain
-    check_settings(settings, with_valid=valid is not None)
+    check_settings(settings, task=task, with_valid=valid is not None)
     folder = None if out is None else model_folder(out)
-    parts = _usable(train, valid, task, batch=batch)
+    told = task == "fractions" and takes_gaps(network)
+    parts = _usable(train, valid, task, batch=batch, gaps=told)
+    source = model_to_go_on_from(weights, facts)
+    if source is not None:
+        normalise = source.card.normalisation if normalise == "auto" else normalise
+        normalise_ancillary = normalise_ancillary or source.card.ancillary
     method = None if normalise == "none" else NORMALISED[task] if normalise == "auto" else normalise
-    scaling = scaling_of(parts[0], method, facts)
+    scaling = scaling_of(parts[0], method, facts, task)
+    ancillary = ancillary_scaling(parts[0], normalise_ancillary, facts)
     recipe = Recipe(
         epochs=epochs,
         learning_rate=settings["learning_rate"],
         schedule=settings["schedule"],
+        lowest_rate=how.lowest_rate,
+        weight_decay=decay,
         clip=clip,
     )
     with repeatable(seed), quiet(), torch_threads(threads):
         built, name, built_with = build_network(network, facts, task, arguments or {})
-        if weights is not None:
+        if source is not None:
+            take_over(built, source, facts)
+        elif weights is not None:
             start_from(built, weights)
-        predictor = predictor_of(built, task, times=facts.times, normalisation=scaling)
+        predictor = predictor_of(built, task, times=facts.times, normalisation=scaling, ancillary=ancillary)
         streams = (
             stream_of(parts[0], batch=batch, shuffle=True, seed=seed),
             None if parts[1] is None else stream_of(parts[1], batch=batch),
         )
         run = Run(
-            epochs=epochs,
             patience=patience,
-            clip=clip,
+            keep=keep,
             precision=precision,
             devices=devices,
             out=folder,
             log=log,
             progress=progress,
             checkpoint_minutes=checkpoint_minutes,
-            pretrain=settings.get("pretrain", 0),
+            valid_every=valid_every,
             identity=_identity(
-                settings | {"network": name, "arguments": built_with, "scaling": scaling.to_dict()},
+                settings
+                | {"network": name, "arguments": built_with, "scaling": scaling.to_dict()}
+                | ({} if ancillary is None else {"ancillary": ancillary.to_dict()}),
                 built,
                 parts,
             ),
         )
         if folder is not None and not resume:
             forget(folder)
-        features = _features(how, facts, run, recipe, streams) if task == "fuse" else None
+        before = replace(recipe, epochs=settings.get("pretrain", 0))
+        features = _features(how, facts, run, before, streams) if task == "fuse" else None
         module = trainer_task(
             predictor,
             name,
@@ -288,13 +329,14 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         times=tuple(np.datetime_as_string(facts.times, "s").tolist()),
         encoding=facts.encoding,
         normalisation=scaling,
+        ancillary=ancillary,
         classes=facts.classes,
         temperature=temperature,
         crs=facts.crs,
         resolution=facts.resolution,
         halo=0 if facts.form == "series" else getattr(best, "reach", None),
         parameters=sum(weights.numel() for weights in best.parameters()),
-        data=_data_record(train, valid, parts, facts),
+        data=_data_record(train, valid, parts, facts, split),
         settings=settings,
         metrics=kept.best,
         history=tuple(kept.rows),
@@ -302,11 +344,19 @@ def fit(  # noqa: PLR0913  (the one place where a training is described; all key
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     )
     model = Model(best, card)
-    first: Any = rank_zero_only
-    if folder is not None and first.rank == 0:
-        model.save(folder)
-        forget(folder)
+    if folder is not None:
+        _save(model, folder, split)
     return model
+
+
+def _save(model: Model, folder: Path, split: Split | None) -> None:
+    """Save the model and the split; the first of several processes does."""
+    first: Any = rank_zero_only
+    if first.rank == 0:
+        model.save(folder)
+        if split is not None:
+            split.save(folder / SPLIT)
+        forget(folder)
 
 
 def _refuse_task(task: object) -> Task:
@@ -315,9 +365,11 @@ def _refuse_task(task: object) -> Task:
     raise AssertionError  # check_option has raised
 
 
-def _usable(train: Data, valid: Data | None, task: Task, *, batch: int) -> tuple[Data, Data | None]:
-    """Leave out series without a band, and refuse samples that cannot train."""
-    parts = [observed(part) if isinstance(part, Samples) else part for part in (train, valid)]
+def _usable(
+    train: Data, valid: Data | None, task: Task, *, batch: int, gaps: bool = False
+) -> tuple[Data, Data | None]:
+    """Leave out series without a band (or, with `gaps`, without any value), refuse what cannot train."""
+    parts = [observed(part, any_band=gaps) if isinstance(part, Samples) else part for part in (train, valid)]
     for what, part in zip(("training", "validation"), parts, strict=True):
         if part is not None:
             check_values(what, part, task)
@@ -359,16 +411,16 @@ def _features(
     autoencoder = how.features(bands=len(facts.bands))
     first = replace(
         run,
-        epochs=run.pretrain,
         patience=None,
         out=None if run.out is None else run.out / PRETRAINING,
         log=(),
     )
-    if state_to_go_on_from(run) is None and first.epochs:
+    if state_to_go_on_from(run) is None and recipe.epochs:
         if first.out is not None:
             first.out.mkdir(exist_ok=True)
-        task = Reconstruct(Reconstructor(autoencoder), how=how, recipe=replace(recipe, epochs=first.epochs))
-        run_epochs(task, first, train=streams[0], valid=streams[1])
+        task = Reconstruct(Reconstructor(autoencoder), how=how, recipe=recipe)
+        with torch.random.fork_rng():  # what follows must not depend on whether this was done just now
+            run_epochs(task, first, train=streams[0], valid=streams[1])
         if hasattr(streams[0], "set_epoch"):
             streams[0].set_epoch(0)
     return autoencoder
@@ -394,7 +446,9 @@ def _weights(class_weights: ClassWeights | None, data: Data, facts: Facts) -> li
     return list(class_weights)
 
 
-def _data_record(train: Data, valid: Data | None, used: tuple[Data, Data | None], facts: Facts) -> DataRecord:
+def _data_record(
+    train: Data, valid: Data | None, used: tuple[Data, Data | None], facts: Facts, split: Split | None
+) -> DataRecord:
     """Note which samples were used."""
     counts = [0 if part is None else len(part) for part in (train, valid, *used)]
     return DataRecord(
@@ -404,6 +458,7 @@ def _data_record(train: Data, valid: Data | None, used: tuple[Data, Data | None]
         dropped=counts[0] + counts[1] - counts[2] - counts[3],
         train_counts=counts_of(used[0], facts),
         extent=extent_of(used[0]),
+        split=None if split is None else split.digest(),
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cubekit.batching.torch.shared import SharedStream
 from cubekit.errors import MissingDependencyError, TrainingError, check_option
 from cubekit.progress import shown_as
-from cubekit.tasks.task import Task, size_of
+from cubekit.tasks.task import Keep, Task
 from cubekit.training.devices import RankShare
 from cubekit.training.resume import KeepState, Run, state_to_go_on_from
 from cubekit.training.session import StopAsked, run_trainer
@@ -27,7 +27,7 @@ PRECISIONS: Mapping[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "1
 
 
 class KeepBest(Callback):
-    """Remember the weights of the epoch with the lowest validation loss, and one row of scores an epoch.
+    """Remember the weights of the best epoch on the validation samples; one row of scores an epoch.
 
     Parameters
     ----------
@@ -35,11 +35,19 @@ class KeepBest(Callback):
         Whose ``kept`` weights count.
     out : path, optional
         Folder for ``metrics.csv``.
+    valid_every : int, optional
+        Epochs from one validation to the next; the others cannot be the best, and have no scores of it.
+    keep : {"loss", "accuracy", "macro_f1", "weighted_f1"}, optional
+        The score that the task watches, lowest; or another, highest.
     """
 
-    def __init__(self, task: Task, out: Path | None = None) -> None:
+    def __init__(
+        self, task: Task, out: Path | None = None, *, keep: Keep = "loss", valid_every: int = 1
+    ) -> None:
         self._task = task
         self._out = out
+        self._keep = keep
+        self._every = valid_every
         self._best = math.inf
         self._state: Mapping[str, Tensor] | None = None
         self._start = monotonic()
@@ -61,12 +69,12 @@ class KeepBest(Callback):
         outputs : mapping
             Holds the loss.
         batch : mapping
-            Tells the number of samples.
+            Tells how much its loss counts.
         batch_idx : int
             Not used.
         """
         del trainer, pl_module, batch_idx
-        size = size_of(batch)
+        size = self._task.weight(batch)
         self._sum += float(outputs["loss"]) * size
         self._count += size
 
@@ -90,15 +98,20 @@ class KeepBest(Callback):
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
         scores["train_loss"] = self._sum / max(self._count, 1)
         self._sum, self._count = 0.0, 0
+        validated = epoch % self._every == 0
+        if not validated:  # Lightning still shows those of the last validation
+            scores = {name: value for name, value in scores.items() if not name.startswith("valid_")}
         self.rows.append({"epoch": epoch, **scores, "seconds": round(monotonic() - self._start, 3)})
-        loss = scores.get("valid_loss", -float(epoch))  # without validation the last epoch is kept
+        loss = scores.get(self._task.monitor, -float(epoch))  # without validation the last epoch is kept
         if not math.isfinite(loss):
+            watched = self._task.monitor.replace("valid_", "validation ")
             raise TrainingError(
-                f"The validation loss became {loss} in epoch {epoch}: lower learning_rate=, or look for "
+                f"The {watched} became {loss} in epoch {epoch}: lower learning_rate=, or look for "
                 "infinite values in the validation samples."
             )
-        if loss < self._best:
-            self._best, self.epoch = loss, epoch
+        cost = loss if self._keep == "loss" or not validated else -scores[f"valid_{self._keep}"]
+        if validated and cost < self._best:
+            self._best, self.epoch = cost, epoch
             self._state = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         if self._out is not None and trainer.is_global_zero:
             write_rows(self.rows, self._out / METRICS)
@@ -238,9 +251,9 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
     Parameters
     ----------
     task : Task
-        Logs ``valid_loss`` if there are validation samples.
+        Logs ``valid_loss`` if there are validation samples; its recipe says how long.
     run : Run
-        How long, where to, on what.
+        Where to, on what.
     train : iterable
         Training batches; with ``state_dict`` and ``load_state_dict`` an interrupted epoch goes on where it
         stopped.
@@ -263,7 +276,8 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
         train = RankShare(train, run.devices)
     if isinstance(valid, SharedStream):
         valid.everywhere = True  # so that all processes agree when to stop
-    keeper, stop = KeepBest(task, run.out), StopAsked()
+    every = 1 if valid is None else min(run.valid_every, task.recipe.epochs)
+    keeper, stop = KeepBest(task, run.out, keep=run.keep, valid_every=every), StopAsked()
     shown = shown_as(run.progress)
     callbacks: list[Callback] = [NewOrder(train), keeper]
     if shown == "bar":
@@ -271,18 +285,20 @@ def run_epochs(task: Task, run: Run, *, train: Any, valid: Any | None) -> KeepBe
     elif shown == "lines":
         callbacks.append(EpochLines(keeper))
     if run.patience is not None:
-        callbacks.append(EarlyStopping("valid_loss", patience=run.patience))
+        watched, mode = (task.monitor, "min") if run.keep == "loss" else (f"valid_{run.keep}", "max")
+        callbacks.append(EarlyStopping(watched, patience=run.patience, mode=mode))
     callbacks.append(KeepState(run, stop))
     trainer = Trainer(
         accelerator="auto",
         devices=run.devices,
         precision=PRECISIONS[run.precision],
-        max_epochs=run.epochs,
-        gradient_clip_val=run.clip if task.automatic_optimization else None,
+        max_epochs=task.recipe.epochs,
+        gradient_clip_val=task.recipe.clip if task.automatic_optimization else None,
         callbacks=callbacks,
         logger=[*_loggers(run)] or False,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
+        check_val_every_n_epoch=every,
         enable_checkpointing=False,  # KeepState saves; bundles are never pickled
         enable_model_summary=False,
         enable_progress_bar=shown == "bar",

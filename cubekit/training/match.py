@@ -40,7 +40,7 @@ def differences(card: ModelCard, cube: xr.Dataset) -> list[str]:
     check_cube(cube)
     return [
         *_bands(card, cube),
-        *_dates(card, cube["time"].values),
+        *date_differences(card, cube["time"].values),
         *_coding(card.encoding, encoding_of(cube[MAIN])),
         *_pixels(card, cube),
     ]
@@ -56,8 +56,21 @@ def _bands(card: ModelCard, cube: xr.Dataset) -> list[str]:
     ]
 
 
-def _dates(card: ModelCard, times: Array) -> list[str]:
-    """Compare number of steps, and each step's day of the year."""
+def date_differences(card: ModelCard, times: Array) -> list[str]:
+    """Compare number of steps, and each step's day of the year.
+
+    Parameters
+    ----------
+    card : ModelCard
+        What the model expects.
+    times : numpy.ndarray
+        Dates of a cube or table (t,), datetime64.
+
+    Returns
+    -------
+    list of str
+        At most one sentence; empty when they fit.
+    """
     learned = card.dates()
     if len(times) != len(learned):
         return [f"the cube has {len(times)} time steps, the model learned from {len(learned)}"]

@@ -12,10 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cubekit.errors import TrainingError
+from cubekit.tasks.task import Keep
 from cubekit.training.session import StopAsked
-
-GRADIENT_NORM = 1.0
-"""Gradients are clipped to this norm, so that one odd batch cannot throw the weights away."""
 
 CHECKPOINT = "last.ckpt"
 """State of an unfinished training, beside the model; read without running code, gone when training ends."""
@@ -29,16 +27,13 @@ Precision = Literal["32", "bf16", "16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How a training is run, apart from what it learns."""
-
-    epochs: int
-    """Most passes over the training samples."""
+    """How a training is run, apart from what it learns and how the weights are moved."""
 
     patience: int | None = None
-    """Stop after this many epochs without a lower validation loss."""
+    """Stop after this many epochs that are not better."""
 
-    clip: float | None = GRADIENT_NORM
-    """Norm that gradients are clipped to."""
+    keep: Keep = "loss"
+    """What tells which epoch is better on the validation samples."""
 
     precision: Precision = "32"
     """Of the arithmetic; weights stay float32."""
@@ -58,8 +53,8 @@ class Run:
     checkpoint_minutes: float = 5.0
     """How often the state is saved within an epoch; 0 saves after every batch."""
 
-    pretrain: int = 0
-    """Epochs of a first stage."""
+    valid_every: int = 1
+    """Epochs from one validation to the next."""
 
     identity: str = ""
     """Digest of samples, network and settings: a state of another training is not gone on from."""

@@ -1,21 +1,26 @@
 """A model's scores on samples it has not seen, always beside named baselines on the same samples."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from cubekit.batching.samples import Samples
 from cubekit.errors import OptionError
-from cubekit.evaluation import baselines, map_baselines
+from cubekit.evaluation import baselines, fraction_baselines, map_baselines
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.evaluation.calibration import Calibration, reliability
 from cubekit.evaluation.regression import Errors, assess_values
 from cubekit.tasks.examples import Examples
 from cubekit.tasks.fuse import IMAGES
-from cubekit.training.bundle import Model
+from cubekit.training.bundle import BATCH, Model
 
 Scores = Accuracy | Errors
 """Of classes, or of numbers."""
 
 MIN_RATIO = 4
+
+SHARE_BASELINES = ("random forest", "linear unmixing", "mean shares")
+"""What estimates of shares stand beside."""
 
 
 def score_beside_baselines(
@@ -27,7 +32,7 @@ def score_beside_baselines(
     task      baselines
     ========= ======================================================
     classify  random forest (series), majority class
-    fractions mean shares
+    fractions random forest, linear unmixing, mean shares
     forecast  persistence, climatology, linear trend
     fuse      nearest date, bicubic coarse
     ========= ======================================================
@@ -51,14 +56,57 @@ def score_beside_baselines(
         Name to :class:`~cubekit.evaluation.accuracy.Accuracy`, or to
         :class:`~cubekit.evaluation.regression.Errors`; the model stands first.
     """
+    own: dict[str, Scores] = {model.card.network: score_model(model, test)}
+    return own | (score_baselines(model, train, test, seed=seed) if others else {})
+
+
+def score_model(model: Model, test: Samples | Examples) -> Scores:
+    """Score a model on samples it has not seen.
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    test : Samples or Examples
+        Of its task.
+
+    Returns
+    -------
+    Accuracy or Errors
+        Of classes, or of numbers.
+    """
     if model.card.task == "classify":
-        own: dict[str, Scores] = {model.card.network: model.score(test)}
-        return own | (_other_classes(train, test, seed=seed) if others else {})
-    predicted = {model.card.network: predict_values(model, test)}
-    if others:
-        predicted |= _other_values(model, train, test)
+        return model.score(test)
     names, axis, truth = _variables(model, test)
-    return {name: assess_values(truth, values, names, axis=axis) for name, values in predicted.items()}
+    return assess_values(truth, predict_values(model, test), names, axis=axis)
+
+
+def score_baselines(
+    model: Model, train: Samples | Examples, test: Samples | Examples, *, seed: int = 0
+) -> dict[str, Scores]:
+    """Score the baselines of a model's task on samples; see :func:`score_beside_baselines`.
+
+    Parameters
+    ----------
+    model : Model
+        Tells the task, and the names of its variables.
+    train : Samples or Examples
+        What baselines learn from.
+    test : Samples or Examples
+        What they have not seen.
+    seed : int, optional
+        Of the random forest.
+
+    Returns
+    -------
+    dict
+        Name to Accuracy or Errors.
+    """
+    if model.card.task == "classify":
+        return _other_classes(train, test, seed=seed)
+    names, axis, truth = _variables(model, test)
+    found = _other_values(model, train, test, seed=seed)
+    return {name: assess_values(truth, values, names, axis=axis) for name, values in found.items()}
 
 
 def predict_values(model: Model, test: Samples | Examples) -> np.ndarray:
@@ -77,8 +125,11 @@ def predict_values(model: Model, test: Samples | Examples) -> np.ndarray:
         Shape of ``y``.
     """
     inputs = {"x": test.physical()} if isinstance(test, Samples) else dict(test.arrays)
+    if isinstance(test, Samples) and test.ancillary is not None:
+        inputs["ancillary"] = test.ancillary
     inputs.pop("y", None)
-    return model.apply(inputs)["fractions" if model.card.task == "fractions" else "predicted"]
+    size = BATCH if model.card.form == "series" else 16
+    return model.apply(inputs, batch=size)["fractions" if model.card.task == "fractions" else "predicted"]
 
 
 def calibration_of(model: Model, test: Samples | Examples) -> Calibration:
@@ -122,11 +173,54 @@ def _other_classes(train: Samples | Examples, test: Samples | Examples, *, seed:
     return found
 
 
-def _other_values(model: Model, train: Samples | Examples, test: Samples | Examples) -> dict[str, np.ndarray]:
+def other_shares(
+    train: Samples | Examples,
+    test: Samples | Examples,
+    *,
+    seed: int = 0,
+    names: Sequence[str] = SHARE_BASELINES,
+) -> dict[str, np.ndarray]:
+    """Predict shares with the baselines.
+
+    Parameters
+    ----------
+    train : Samples or Examples
+        What they learn from.
+    test : Samples or Examples
+        What they predict.
+    seed : int, optional
+        Of the random forest.
+    names : sequence of str, optional
+        Which of them.
+
+    Returns
+    -------
+    dict
+        Name to shares ``(n, k)``.
+    """
+    known, asked = _table(train), _table(test)
+    ways: dict[str, Callable[[], np.ndarray]] = {
+        "random forest": lambda: fraction_baselines.forest_shares(known, asked, seed=seed),
+        "linear unmixing": lambda: fraction_baselines.unmix_linearly(known, asked),
+        "mean shares": lambda: map_baselines.mean_shares(known.y, len(test)),
+    }
+    return {name: ways[name]() for name in names}
+
+
+def _table(part: Samples | Examples) -> fraction_baselines.Table:
+    """Return what the baselines of shares take."""
+    if isinstance(part, Samples):
+        return fraction_baselines.Table(part.physical(), part.y, part.times, part.ancillary)
+    known = part.arrays
+    return fraction_baselines.Table(known["x"], known["y"], part.times, known.get("ancillary"))
+
+
+def _other_values(
+    model: Model, train: Samples | Examples, test: Samples | Examples, *, seed: int
+) -> dict[str, np.ndarray]:
     """Predict with the baselines of a task of numbers."""
     if model.card.task == "fractions":
-        y = train.y if isinstance(train, Samples) else train.arrays["y"]
-        return {"mean shares": map_baselines.mean_shares(y, len(test))}
+        return other_shares(train, test, seed=seed)
     if not isinstance(test, Examples):
         return {}
     if model.card.task == "forecast":

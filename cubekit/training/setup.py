@@ -1,5 +1,6 @@
 """From a network and its samples to the task that trains it, and to the predictor that uses it."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -91,9 +92,36 @@ def build_network(
         kind = type(network)
         return deepcopy(network), f"{kind.__module__}.{kind.__qualname__}", None
     info = check_network(network, arguments, task=task, form=facts.form)
-    told = {"bands": len(facts.bands), "steps": len(facts.times), "classes": len(facts.classes)}
+    told = {
+        "bands": len(facts.bands),
+        "steps": len(facts.times),
+        "classes": len(facts.classes),
+        "ancillary": len(facts.variables),
+    }
+    if facts.variables and "ancillary" not in info.arguments:
+        raise OptionError(
+            f"Network {network!r} takes no ancillary variables, the samples have {facts.variables}: train "
+            "'brits', or leave them out."
+        )
     merged = {key: value for key, value in told.items() if key in info.arguments} | dict(arguments)
     return create(network, **merged), network, merged
+
+
+def takes_gaps(network: str | nn.Module) -> bool:
+    """Tell whether a network is told which values were observed.
+
+    Parameters
+    ----------
+    network : str or torch.nn.Module
+        Registered name, or a module.
+
+    Returns
+    -------
+    bool
+        Whether its ``forward`` takes ``mask``.
+    """
+    kind = describe(network).network if isinstance(network, str) else network
+    return "mask" in inspect.signature(kind.forward).parameters
 
 
 def fusion_recipe(name: str) -> FusionRecipe:
@@ -119,6 +147,7 @@ def predictor_of(
     times: Array,
     normalisation: Normalisation,
     temperature: float = 1.0,
+    ancillary: Normalisation | None = None,
 ) -> Predictor:
     """Put a network behind its preprocessing.
 
@@ -134,6 +163,8 @@ def predictor_of(
         By band.
     temperature : float, optional
         What logits are divided by.
+    ancillary : Normalisation, optional
+        Scaling of ancillary variables, for fractions.
 
     Returns
     -------
@@ -144,7 +175,7 @@ def predictor_of(
         return Fuser(network)
     inputs = SeriesInput(np.asarray(times), normalisation)
     if task == "fractions":
-        return FractionEstimator(inputs, network)
+        return FractionEstimator(inputs, network, ancillary=ancillary)
     if task == "forecast":
         return Forecaster(inputs, network)
     return Classifier(inputs, network, temperature=temperature)

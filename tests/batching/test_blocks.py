@@ -75,20 +75,29 @@ def test_a_chunk_that_exceeds_the_buffer_is_read_in_pieces() -> None:
     assert blocks.block_bytes <= 512e6 / 4
 
 
-@given(shards=st.integers(1, 7), held=st.integers(1, 20), seed=st.integers(0, 9), shuffle=st.booleans())
+@given(
+    shards=st.integers(1, 7),
+    held=st.integers(1, 20),
+    seed=st.integers(0, 9),
+    shuffle=st.booleans(),
+    apart=st.booleans(),
+)
 def test_shards_share_out_the_items_and_hold_few_blocks(
-    *, shards: int, held: int, seed: int, shuffle: bool
+    *, shards: int, held: int, seed: int, shuffle: bool, apart: bool
 ) -> None:
     rows, columns = grid(200, 10, 10)
     chunks = Chunks(rows=borders(200, 20), columns=borders(200, 20), pixel_bytes=2)
     blocks = plan_blocks(rows, columns, chunks, budget=10**9)
     parts = [
-        schedule(blocks, held=held, seed=(seed,) if shuffle else None, shard=shard, shards=shards)
+        schedule(
+            blocks, held=held, seed=(seed,) if shuffle else None, apart=apart, shard=shard, shards=shards
+        )
         for shard in range(shards)
     ]
     assert sorted(np.concatenate([part.items for part in parts]).tolist()) == list(range(400))
     for part in parts:
-        assert part.most_held <= held + 1
+        assert part.most_held <= (2 if apart else 1) * held + 1
+        assert part.most_waiting <= 4 * (held + 2)  # four patches in a block
         assert (part.blocks[part.place] == blocks.item[part.items]).all()
     loads = np.bincount(share_out(blocks, shards=shards, seed=None), minlength=shards)
     assert loads.max() - loads.min() <= 1

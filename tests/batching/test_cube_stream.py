@@ -117,11 +117,11 @@ def test_ranks_share_out_an_epoch_in_equally_many_batches(
             Info.id = worker
             stream.set_epoch(1)
             stream.set_epoch(0)
-            monkeypatch.setattr("cubekit.batching.torch.cubes.get_worker_info", lambda: Info)
+            monkeypatch.setattr("cubekit.batching.torch.shared.get_worker_info", lambda: Info)
             given = list(stream)
             found += numbers(given)
             count += len(given)
-        monkeypatch.setattr("cubekit.batching.torch.cubes.get_worker_info", lambda: None)
+        monkeypatch.setattr("cubekit.batching.torch.shared.get_worker_info", lambda: None)
         assert count == len(stream)
         counts.append(count)
     assert sorted(found) == list(range(48))

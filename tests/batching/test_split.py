@@ -200,7 +200,7 @@ def test_a_buffer_that_takes_a_class_is_named(make_samples: Make) -> None:
 )
 def test_options_are_checked(make_samples: Make, options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        split(make_samples(), **options)  # type: ignore[arg-type]
+        split(make_samples(), **options)  # type: ignore[call-overload]
 
 
 def test_the_report_counts_and_measures(make_samples: Make) -> None:

@@ -1,5 +1,7 @@
+import gc
 import hashlib
 import shutil
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,12 @@ import zarr.storage
 
 import cubekit as ck
 from cubekit.batching.augment import Augmentation
+from cubekit.batching.blocks import Blocks, Chunks, plan_blocks
+from cubekit.batching.part import Part
 from cubekit.batching.patches import PatchPlan
 from cubekit.batching.pixels import PixelPlan
 from cubekit.batching.plan import Plan
+from cubekit.batching.schedule import design_effect, schedule
 from cubekit.batching.source import make_source
 from cubekit.batching.stream import BlockStream, Shard, check_plans
 from cubekit.errors import CubekitError, LabelError, OptionError
@@ -306,29 +311,83 @@ def test_dates_are_dropped_and_noise_added() -> None:
         Augmentation(jitter=-1)
 
 
-def test_the_measured_design_effect_is_below_the_bar() -> None:
-    random = np.random.default_rng(0)
-    side, across, count = 128, 40, 4
-    means = np.repeat(random.standard_normal(across * across), count)  # patches of a chunk all alike
-    from cubekit.batching.blocks import Chunks, plan_blocks
-    from cubekit.batching.schedule import design_effect, schedule
-
+def patches_of_chunks(across: int, side: int) -> Blocks:
+    """Blocks of 64 x 64 patches of 24 dates and 10 bands of 16 bits, in square chunks."""
     first = np.arange(0, side * across, 64)
     top, left = (each.ravel() for each in np.meshgrid(first, first, indexing="ij"))
     edges = np.arange(0, side * across + 1, side)
     chunks = Chunks(rows=edges, columns=edges, pixel_bytes=24 * 10 * 2)
     rows, columns = (np.stack([each, each + 64], 1) for each in (top, left))
-    blocks = plan_blocks(rows, columns, chunks, budget=512_000_000)
-    held = 512_000_000 // blocks.block_bytes - 2
-    value = means[np.argsort(np.argsort(blocks.item, kind="stable"))]
-    batches, stated = [], []
-    for epoch in range(8):
-        order = schedule(blocks, held=held, seed=(0, epoch))
-        batches.append(value[order.items].reshape(-1, 32).mean(axis=1))
-        stated.append(design_effect(order.place, np.arange(32, len(value) + 1, 32)))
-    measured = float(np.var(batches)) / (float(value.var()) / 32)
-    assert measured <= 1.5
-    assert np.mean(stated) == pytest.approx(measured, rel=0.15)
+    return plan_blocks(rows, columns, chunks, budget=512_000_000)
+
+
+@pytest.mark.parametrize(("side", "across"), [(128, 40), (256, 12), (256, 43)])
+def test_the_design_effect_is_below_the_bar_with_the_default_buffer(side: int, across: int) -> None:
+    blocks = patches_of_chunks(across, side)
+    # memory as BlockStream.held counts it
+    held = 512_000_000 / blocks.block_bytes - 4
+    random, measured, stated = np.random.default_rng(0), [], []
+    total = len(blocks.item)
+    for epoch in range(3):
+        order = schedule(blocks, held=held, seed=(0, epoch), apart=True)
+        cuts = np.arange(32, total + 1, 32)
+        stated.append(design_effect(order.place, cuts))
+        for _ in range(12):  # patches of a chunk all alike
+            value = random.standard_normal(len(blocks.run))[blocks.item[order.items]]
+            means = value[: cuts[-1]].reshape(-1, 32).mean(axis=1)
+            measured.append(means.var() / (value.var() / 32 * (total - 32) / (total - 1)))
+        assert order.most_waiting * 64 * 64 * 480 <= (held + 1) * blocks.block_bytes
+    assert np.mean(stated) <= 1.5
+    assert np.mean(stated) == pytest.approx(np.mean(measured), rel=0.15)
+
+
+def test_the_stated_design_effect_is_that_of_real_batches(make_cube: MakeCube, tmp_path: Path) -> None:
+    """Every chunk of every band has a value of its own, and bands are draws of it."""
+    cube = make_cube(rows=192, columns=192, steps=1, bands=40)
+    random = np.random.default_rng(5)
+    chunks = random.integers(1000, 9000, (1, 40, 12, 12)).repeat(16, 2).repeat(16, 3)
+    noise = random.integers(-300, 300, chunks.shape)
+    cube["data"].data = (chunks + noise).astype("uint16")
+    ck.write(cube, tmp_path / "c.zarr", layout={"y": 16, "x": 16})
+    stored = ck.open(tmp_path / "c.zarr")
+    for batch, apart in ((16, False), (32, True)):  # whole blocks are enough; patches make room one by one
+        reading = stream(stored, PatchPlan(stored, 4), batch=batch, buffer=14 * 16 * 16 * 40 * 2)
+        assert reading.apart() is apart
+        ratios = []
+        for epoch in range(3):
+            batches = [each["x"].mean(axis=(1, 3, 4), dtype="float64") for each in reading.pass_over(epoch)]
+            values = np.concatenate(batches)
+            means = np.stack([each.mean(axis=0) for each in batches])
+            shuffled = values[np.random.default_rng(epoch).permutation(len(values))]
+            alone = np.stack([each.mean(axis=0) for each in np.split(shuffled, len(batches))])
+            ratios.append(means.var(axis=0).sum() / alone.var(axis=0).sum())
+        assert reading.spread() == pytest.approx(np.mean(ratios), rel=0.15)
+
+
+def test_patches_that_were_given_out_make_room(
+    make_cube: MakeCube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ck.write(
+        make_cube(rows=256, columns=256, steps=2, bands=2), tmp_path / "c.zarr", layout={"y": 32, "x": 32}
+    )
+    stored = ck.open(tmp_path / "c.zarr")
+    alive, most, original = [0], [0], Part.cut
+
+    def cut(self: Part, block: int, raw: dict[str, Array]) -> dict[int, dict[str, Array]]:
+        found = original(self, block, raw)
+        alive[0] += len(found)
+        most[0] = max(most[0], alive[0])
+        for each in found.values():
+            weakref.finalize(each["x"], lambda: alive.__setitem__(0, alive[0] - 1))
+        return found
+
+    monkeypatch.setattr(Part, "cut", cut)
+    reading = stream(stored, PatchPlan(stored, 8), batch=32, buffer=12 * 32 * 32 * 4 * 2)
+    assert sum(len(each["x"]) for each in reading.pass_over(1)) == 1024
+    assert reading.order(1, Shard()).most_held > 12  # more blocks than would fit whole
+    assert 8 * 16 < most[0] <= 12 * 16
+    gc.collect()
+    assert not alive[0]
 
 
 def test_damage_ends_the_pass_with_the_place(stored: xr.Dataset, folder: Path, tmp_path: Path) -> None:

@@ -122,3 +122,17 @@ def test_wrong_combinations_are_refused() -> None:
         make_calendar("11D", times, pool_years=True)
     with pytest.raises(OptionError, match="reference='centre'"):
         make_calendar("1MS", times).ages(times, "centre")  # type: ignore[arg-type]
+
+
+def test_bins_closed_right_are_those_that_begin_a_day_later() -> None:
+    """Composites of 14 days from 2021-10-30, closed on the right, as pandas makes them, with 13 steps."""
+    times = pd.date_range("2021-11-01", "2022-04-30", freq="D")
+    found = make_calendar("14D", times, start="2021-10-31", end="2022-04-30")
+    order, counts = members(found, times)
+    values = pd.Series(np.arange(len(times)), index=times)
+    bins = values.resample("14D", closed="right", origin="2021-10-30")
+    expected = {start: part.tolist() for start, part in bins}
+    assert len(found) == len(expected) == 13
+    parts = [part.tolist() for part in np.split(order, np.cumsum(counts)[:-1])]
+    assert parts == [*expected.values()]
+    assert ((found.starts - pd.DatetimeIndex([*expected])) == pd.Timedelta(days=1)).all()

@@ -44,12 +44,12 @@ def test_it_leaves_a_sound_cube_and_a_map_on_its_grid(result: "RunResult") -> No
         assert opened.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert opened.colormap(1)
         assert opened.shape == (cube.sizes["y"], cube.sizes["x"])
-        stored = cubekit.open(result.files["prediction"])["class"].values
+        stored = cubekit.open(result.files["sieved"])["class"].values
         assert np.array_equal(opened.read(1), stored)
 
 
 def test_the_network_beats_the_majority_and_agrees_with_the_truth(result: "RunResult") -> None:
-    assert result.scores["tempcnn"].overall > result.scores["majority class"].overall + 0.3
+    assert result.scores["conv1d"].overall > result.scores["majority class"].overall + 0.3
     assert result.scores["map against the reference, away from labels"].overall > 0.7
 
 
@@ -61,7 +61,7 @@ def test_the_report_is_one_page_that_asks_for_nothing(result: "RunResult") -> No
 
 def test_the_scores_lie_beside_it_as_json(result: "RunResult") -> None:
     written = json.loads(result.files["result"].read_text())
-    assert written["scores"]["tempcnn"]["overall"] == pytest.approx(result.scores["tempcnn"].overall)
+    assert written["scores"]["conv1d"]["overall"] == pytest.approx(result.scores["conv1d"].overall)
 
 
 def test_running_it_again_changes_nothing(result: "RunResult", folder: Path) -> None:
@@ -71,7 +71,7 @@ def test_running_it_again_changes_nothing(result: "RunResult", folder: Path) -> 
     again = run(folder)
     after = {name: path.stat().st_mtime_ns for name, path in again.files.items() if name in before}
     assert after == before
-    assert again.scores["tempcnn"].overall == result.scores["tempcnn"].overall
+    assert again.scores["conv1d"].overall == result.scores["conv1d"].overall
 
 
 def test_a_file_without_sample_data_says_so(tmp_path: Path) -> None:

@@ -88,6 +88,22 @@ def test_uqi_is_the_mean_over_all_windows_inside_the_image() -> None:
     np.testing.assert_allclose(fusion_scores(predicted, target)["UQI"], np.mean(values), rtol=1e-9)
 
 
+def test_uqi_of_flat_windows_compares_their_means_alone() -> None:
+    predicted, target = pair(bands=1, height=30, width=30)
+    predicted[:, :, :12], target[:, :, :12] = 0.2, 0.4
+    values = []
+    for row in range(30 - 7):
+        for column in range(30 - 7):
+            x, y = (a[0, row : row + 8, column : column + 8].ravel() for a in (predicted, target))
+            means = 2 * x.mean() * y.mean() / (x.mean() ** 2 + y.mean() ** 2)
+            flat = column + 8 <= 12
+            contrast = 1 if flat else 2 * np.mean((x - x.mean()) * (y - y.mean())) / (x.var() + y.var())
+            values.append(means * contrast)
+    np.testing.assert_allclose(fusion_scores(predicted, target)["UQI"], np.mean(values), rtol=1e-9)
+    predicted[:, :, :12] = target[:, :, :12] = 0
+    assert fusion_scores(target, target)["UQI"] == pytest.approx(1)
+
+
 def test_scc_ignores_smooth_differences_and_sees_fine_ones() -> None:
     predicted, target = pair()
     ramp = np.linspace(0, 0.3, target.shape[2])

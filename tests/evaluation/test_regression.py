@@ -20,6 +20,8 @@ def test_errors_are_those_of_scikit_learn() -> None:
     )
     np.testing.assert_allclose(found.r2, metrics.r2_score(true, predicted, multioutput="raw_values"))
     np.testing.assert_allclose(found.bias, (predicted - true).mean(axis=0))
+    for index in range(3):
+        assert found.r[index] == pytest.approx(np.corrcoef(true[:, index], predicted[:, index])[0, 1])
     assert found.overall == pytest.approx(found.rmse.mean())
     assert found.to_dict()["variables"][1]["name"] == "b"
     assert "mean" in found.table()

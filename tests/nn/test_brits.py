@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,28 @@ def test_fast_form_is_the_step_by_step_form(ancillary: int, steps: int) -> None:
     torch.testing.assert_close(output["fractions"], fractions, atol=2e-6, rtol=0)
     torch.testing.assert_close(output["imputed"], imputed, atol=1e-5, rtol=0)
     torch.testing.assert_close(output["imputation_error"], loss, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_is_ten_times_faster_a_sample_than_single_samples_step_by_step() -> None:
+    network = build()
+    x, mask, ancillary = batch(256)
+
+    def seconds(work: Callable[[], object]) -> float:
+        spent = []
+        for _ in range(3):
+            start = process_time()
+            work()
+            spent.append(process_time() - start)
+        return min(spent)
+
+    def alone() -> None:
+        for net, way in ((network.rits_f, 1), (network.rits_b, -1)):
+            one, seen = (part[:1] if way == 1 else part[:1].flip(1) for part in (x, mask.float()))
+            plain_rits(net, one, seen, ancillary[:1])
+
+    with torch.inference_mode():
+        together = seconds(lambda: network(x, mask, ancillary)) / 256
+        assert seconds(alone) > 10 * together  # some 90 times
 
 
 @pytest.mark.parametrize("junk", [1e9, float("nan"), float("-inf")])

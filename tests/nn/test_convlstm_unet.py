@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -128,3 +130,43 @@ def test_a_constant_map_is_learned() -> None:
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.05 * losses[0]
+
+
+def test_options_keep_the_layout_of_weight_files() -> None:
+    plain, other = build(), create("convlstm_unet", dropout=0.5, residual=True)
+    other.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 3, 1, 16, 16)
+    torch.testing.assert_close(other.eval()(x), plain(x) + x[:, -1, 0])
+    assert not torch.equal(other.train()(x), other(x))  # dropout draws anew
+    with pytest.raises(OptionError, match="dropout=1"):
+        create("convlstm_unet", dropout=1.0)
+
+
+@pytest.mark.parametrize("rest", [1, 2, 3])
+def test_sides_that_do_not_divide_shift_nothing(rest: int) -> None:
+    """Only rows that see the zeros below the upsampled maps differ; a shift would be seen everywhere."""
+    network = build()
+    x = torch.rand(1, 3, 1, 64 + rest, 32)
+    grown = torch.nn.functional.pad(x[0], (0, 0, 0, 4 - rest), mode="replicate")[None]
+    apart = (network(x) - network(grown)[:, : 64 + rest]).abs().amax(dim=(0, 2))
+    assert apart[:36].max() < 1e-5  # farther from the lower edge than the network looks (26 pixels)
+    assert apart[-1] > 1e-4
+
+
+def test_the_reach_grows_by_a_cell_a_year() -> None:
+    from cubekit.nn.reach import measure_reach
+
+    found = [measure_reach(create("convlstm_unet"), [(steps, 1)]).halo for steps in (1, 2)]
+    assert found == [14 + 4, 14 + 8]
+
+
+def test_a_published_file_is_read_and_predicts(tmp_path: Path) -> None:
+    from cubekit.training.exchange import import_weights
+
+    source = build()
+    path = tmp_path / "best_model.pth"
+    torch.save({f"module.{name}": value for name, value in source.state_dict().items()}, path)
+    found = import_weights(path, "convlstm_unet", arguments={"residual": False})
+    assert len(found.names) == 64
+    x = torch.rand(2, 5, 1, 13, 18)
+    torch.testing.assert_close(found.network(x), source(x))

@@ -35,8 +35,32 @@ def write(folder: Path, change: dict[str, Any] | None = None) -> Path:
 
 def test_parameters_fill_references_and_keep_their_type(tmp_path: Path) -> None:
     spec = read_pipeline(write(tmp_path), {"where": "here", "epochs": 7})
+    assert spec.source is not None
     assert spec.source.items == "here/items.json"
     assert spec.train.epochs == 7
+
+
+def test_sections_with_nothing_to_read_are_left_out() -> None:
+    path = specs.find("pipelines", "tree_species")
+    table = read_pipeline(path, {"table": "t.csv"})
+    assert (table.source, table.labels, table.unlabelled) == (None, None, None)
+    assert table.series is not None
+    assert table.series.months == ("2022-01", "2022-12")
+    scenes = read_pipeline(path, {"items": "i.json", "labels": "l.gpkg", "unlabelled": "u.csv"})
+    assert scenes.series is None
+    assert scenes.unlabelled is not None
+    for wrong in ({}, {"table": "t.csv", "labels": "l.gpkg"}, {"labels": "l.gpkg"}):
+        with pytest.raises(PipelineError, match=r"either labels|labels and reference|Labels and reference"):
+            read_pipeline(path, wrong)
+
+
+@pytest.mark.parametrize(
+    "series", [{"form": "plain", "scale": 0.1}, {"form": "earth-engine", "missing": [-999]}]
+)
+def test_options_of_the_other_kind_of_table_are_refused(tmp_path: Path, series: dict[str, Any]) -> None:
+    path = write(tmp_path, {"labels": None, "series": {"source": "t.csv", **series}})
+    with pytest.raises(PipelineError, match="does not apply to tables of form"):
+        read_pipeline(path, {"where": "x"})
 
 
 def test_a_parameter_without_value_is_asked_for(tmp_path: Path) -> None:
@@ -110,7 +134,7 @@ def test_a_ready_model_gives_settings_and_keys_beside_it_win(tmp_path: Path) -> 
 @pytest.mark.parametrize("path", sorted(specs.folder("pipelines").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_pipeline_that_ships_is_right(path: Path) -> None:
     needed: dict[str, Any] = {"api": "http://127.0.0.1:1", "bbox": [0, 0, 1, 1], "labels": "l", "truth": "t"}
-    needed |= {"classes": {1: "a"}, "colours": {"a": "#000000"}}
+    needed |= {"items": "items.json", "classes": {1: "a"}, "colours": {"a": "#000000"}}
     named = yaml.safe_load(path.read_text()).get("parameters", {})
     spec = read_pipeline(path, {name: value for name, value in needed.items() if name in named})
     assert spec.title

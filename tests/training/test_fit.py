@@ -67,6 +67,41 @@ def test_kept_weights_are_those_of_the_best_epoch(make_samples: Make) -> None:
     assert -np.log(likely[usable]).mean() == pytest.approx(model.card.metrics["valid_loss"], rel=1e-3)
 
 
+def test_the_best_score_chooses_the_epoch_where_asked(make_samples: Make) -> None:
+    from sklearn.metrics import f1_score
+
+    valid = make_samples(150, seed=1)
+    options = {"epochs": 6, "batch": 32, "learning_rate": 1.0, "progress": False}
+    model = fit(Linear(), make_samples(64), valid, keep="weighted_f1", **options)  # type: ignore[arg-type]
+    scores = [row["valid_weighted_f1"] for row in model.card.history]
+    assert model.card.metrics["valid_weighted_f1"] == max(scores)
+    predicted = model.classify(valid.physical())
+    known = predicted >= 0
+    expected = f1_score(valid.y[known], predicted[known], average="weighted")
+    assert max(scores) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(OptionError, match="needs validation samples"):
+        fit(Linear(), valid, keep="weighted_f1")
+
+
+def test_the_learning_rate_is_halved_after_the_epochs_listed() -> None:
+    from cubekit.tasks.task import Recipe, scheduler_of
+
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    schedule = scheduler_of(optimizer, Recipe(schedule=(2, 5)))
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == [1e-3, 1e-3, 5e-4, 5e-4, 5e-4, 2.5e-4]
+
+
+@pytest.mark.parametrize("schedule", [(), (5, 2), (0, 3), (3, 3)])
+def test_epochs_that_halve_the_rate_rise(make_samples: Make, schedule: tuple[int, ...]) -> None:
+    with pytest.raises(OptionError, match="rise from 1 on"):
+        fit("conv1d", make_samples(64), make_samples(64, seed=1), schedule=schedule)
+
+
 def test_same_seed_same_weights_other_seed_others(make_samples: Make) -> None:
     def weights(seed: int) -> Tensor:
         trained = fit("tempcnn", make_samples(64), epochs=1, batch=32, seed=seed, progress=False)
@@ -229,7 +264,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_batch(make_samples: Make)
     values = samples.physical()
     values[5, 3] = 3e38
     wrong = replace(samples, x=values, encoding=Encoding(dtype="float32", nodata=float("nan")))
-    from cubekit.batching.normalise import fit_normalisation
+    from cubekit.batching.normalise_fit import fit_normalisation
 
     ready = fit_normalisation(samples)
     with pytest.raises(
@@ -290,3 +325,32 @@ def test_real_series_beat_the_majority(shared: Path) -> None:
     assert learned.overall > assess(test.y, majority(train, test), names).overall + 0.2
     assert assess(test.y, random_forest(train, test, trees=30), names).overall > 0.6
     json.dumps(learned.to_dict(), allow_nan=False)
+
+
+def test_the_split_and_a_scaling_by_step_are_stored_with_the_model(
+    make_samples: Make, tmp_path: Path
+) -> None:
+    from cubekit.batching.split import plan_split
+    from cubekit.batching.split_record import load_split
+
+    samples = make_samples(120)
+    split = plan_split(samples, by="random")
+    train, valid, _ = split.apply(samples)
+    model = fit(
+        Linear(), train, valid, epochs=1, batch=16, normalise="standard_by_step", split=split, out=tmp_path,
+        progress=False,
+    )  # fmt: skip
+    again = load_model(tmp_path, network=Linear())
+    assert again.card.data.split == load_split(tmp_path / "split.parquet").digest() == split.digest()
+    assert f"Split `{split.digest()}`" in (tmp_path / "README.md").read_text()
+    assert again.card.normalisation.steps == len(samples.times)
+    physical = train.physical()
+    np.testing.assert_allclose(
+        np.reshape(again.card.normalisation.mean, physical.shape[1:]), np.nanmean(physical, axis=0), rtol=1e-4
+    )
+    np.testing.assert_array_equal(model.classify(physical), again.classify(physical))
+    with pytest.raises(OptionError, match=r"numbers for \d+ steps; the samples have"):
+        fit(
+            Linear(), replace(train, x=train.x[:, :-1], times=train.times[:-1]), epochs=1, batch=16,
+            normalise=again.card.normalisation, progress=False,
+        )  # fmt: skip

@@ -4,7 +4,8 @@ import hashlib
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from cubekit.batching.pixels import PixelPlan
 from cubekit.batching.plan import Plan
 from cubekit.batching.schedule import share_out
 from cubekit.batching.stream import BlockStream, Shard
-from cubekit.batching.torch.shared import Batch, SharedStream, check_identity
+from cubekit.batching.torch.shared import Batch, Pass, SharedStream
+from cubekit.batching.torch.transfer import Carrier, host_memory
 from cubekit.cube.contract import MAIN, Encoding, geobox_of
 from cubekit.errors import OptionError
 from cubekit.labels import ClassTable
@@ -76,12 +78,12 @@ class CubeStream(SharedStream):
     ) -> None:
         if workers < 0:
             raise OptionError(f"workers={workers!r} must not be negative.")
+        super().__init__()
         self.stream = stream
         self.stored = stored
         self.device = device
         self.workers = workers
         self.classes = ClassTable.of(()) if classes is None else classes
-        self._epoch = self._position = self._resume = 0
         if any(source.readers["x"].by_scene for source in stream.sources):
             warnings.warn(
                 "The cube is stored one date a chunk, over large areas: whole dates are decoded for a patch. "
@@ -166,34 +168,27 @@ class CubeStream(SharedStream):
             )
         return loads
 
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        if worker and self._sent is None:
+    def _pass(self, epoch: int, start: int, number: int, workers: int) -> Pass:
+        """Return the batches of a worker: those of its shard, read ahead."""
+        if get_worker_info() and self._sent is None:
             _check_fork()
         rank, ranks = self._share()
-        start, self._resume = self._resume, 0
-        epoch, count = self._epoch, self._counts(workers)[number]
+        count = self._counts(workers)[number]
         passing = self.stream.pass_over(
             epoch,
             start=start,
             shard=Shard(number=rank * workers + number, count=ranks * workers),
             count=count,
             sharing=workers,
-            allocate=Buffers(_memory),
+            allocate=Buffers(host_memory),
         )
-        arrays = ahead(passing, _PREFETCH)
-        for index, each in enumerate(arrays, start):
-            # the epoch ends with its last batch, as trainers that know the length never ask for more
-            last = index + 1 >= count
-            self._epoch, self._position = (epoch + 1, 0) if last else (epoch, index + 1)
-            yield self._finished(each, epoch)
+        arrays, carry = ahead(passing, _PREFETCH), Carrier(self.device)
+        batches = ((at, partial(self._finished, each, epoch, carry)) for at, each in enumerate(arrays, start))
+        return count - 1, batches
 
-    def _finished(self, arrays: Mapping[str, Any], epoch: int) -> Batch:
+    def _finished(self, arrays: Mapping[str, Array], epoch: int, carry: Carrier) -> Batch:
         """Turn arrays into tensors, and decode them unless stored numbers are wanted."""
-        batch = {name: torch.from_numpy(values) for name, values in arrays.items()}
-        if self.device is not None:
-            batch = {name: values.to(self.device, non_blocking=True) for name, values in batch.items()}
+        batch = carry(arrays)
         return batch if self.stored else self.decode(batch, epoch=epoch)
 
     def decode(self, batch: Mapping[str, torch.Tensor], *, epoch: int = 0) -> Batch:
@@ -240,44 +235,6 @@ class CubeStream(SharedStream):
             multiprocessing_context="forkserver" if self.workers else None,
         )
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0. Naming the epoch that a loaded state stands in keeps its position.
-        """
-        if epoch != self._epoch:
-            self._epoch, self._position, self._resume = epoch, 0, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands: the batches given out so far are not given again.
-
-        Returns
-        -------
-        dict
-            Plain numbers, for :meth:`load_state_dict`. With worker processes each has its own.
-        """
-        return {"epoch": self._epoch, "position": self._position, **self._identity()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another stream over the same cubes stood; what it gave out is not read again.
-
-        Parameters
-        ----------
-        state : mapping
-            From :meth:`state_dict`.
-
-        Raises
-        ------
-        OptionError
-            If the other stream had other samples, batch size, order, buffer or seed.
-        """
-        check_identity(state, self._identity())
-        self._epoch, self._position = int(state["epoch"]), int(state["position"])
-        self._resume = self._position
-
     def _identity(self) -> dict[str, Any]:
         """Return what must agree between a state and its stream."""
         stream = self.stream
@@ -312,14 +269,6 @@ def _decoded(
         else values * coding.scale + coding.offset
     )
     return values.masked_fill_(~valid, math.nan), valid
-
-
-def _memory(size: int) -> Array:
-    """Return bytes of any content; pinned where there is a GPU, so that copies overlap with work."""
-    if not torch.cuda.is_available() or get_worker_info() is not None:
-        return np.empty(size, "uint8")
-    pinned: Array = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
-    return pinned
 
 
 def _check_fork() -> None:

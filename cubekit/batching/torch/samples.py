@@ -1,17 +1,16 @@
 """Batches of labelled series that are in memory, as tensors."""
 
 import math
-from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
 
 from cubekit.batching.augment import Augmentation
 from cubekit.batching.decode import decode
 from cubekit.batching.samples import Samples
-from cubekit.batching.torch.shared import Batch, SharedStream, check_identity
+from cubekit.batching.torch.shared import Batch, Pass, SharedStream
 from cubekit.errors import OptionError
 from cubekit.typing import Array, IntArray
 
@@ -24,7 +23,8 @@ class SampleStream(SharedStream):
     - ``x`` (n, time, band) float32: physical values, NaN where there is no data;
     - ``valid`` (n, time, band) bool;
     - ``doy`` (n, time) int64: day of the year;
-    - ``y`` (n,) int64 class index, or (n, class) float32 shares.
+    - ``y`` (n,) int64 class index, or (n, class) float32 shares;
+    - ``ancillary`` (n, variable) float32, physical, of samples that have such variables.
 
     Batches are evened out: their sizes differ by one at most, so that no lone last sample upsets batch
     normalisation. Every sample comes once in an epoch, however many loader workers there are.
@@ -60,14 +60,12 @@ class SampleStream(SharedStream):
             raise OptionError("There is no sample to stream: the part is empty.")
         if batch < 1:
             raise OptionError(f"batch={batch!r} must be at least 1.")
+        super().__init__()
         self.samples = samples
         self.batch = batch
         self.shuffle = shuffle
         self.seed = seed
         self.augment = augment
-        self._epoch = 0
-        self._position = 0  # batches of this epoch that have been given out
-        self._resume = 0  # where the next pass starts
 
     def __len__(self) -> int:
         return self._batches() // self._share()[1]
@@ -87,57 +85,12 @@ class SampleStream(SharedStream):
             f"{size / 1e6:.1f} MB of tensors an epoch"
         )
 
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        start, self._resume = self._resume, 0
+    def _pass(self, epoch: int, start: int, number: int, workers: int) -> Pass:
+        """Return the batches of a worker: every so many-th one."""
         rank, ranks = self._share()
         parts = np.array_split(self._order(), self._batches())[rank::ranks]
-        mine = range(start + (first - start) % step, len(parts), step)
-        epoch = self._epoch
-        for index in mine:
-            # the epoch ends with its last batch, as trainers that know the length never ask for more
-            last = index == mine[-1]
-            self._epoch, self._position = (epoch + 1, 0) if last else (epoch, index + 1)
-            yield self._tensors(parts[index], epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0. Naming the epoch that a loaded state stands in keeps its position.
-        """
-        if epoch != self._epoch:
-            self._epoch, self._position, self._resume = epoch, 0, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands: the batches given out so far are not given again.
-
-        Returns
-        -------
-        dict
-            Plain numbers, for :meth:`load_state_dict`.
-        """
-        return {"epoch": self._epoch, "position": self._position, **self._identity()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another stream over the same samples stood.
-
-        Parameters
-        ----------
-        state : mapping
-            From :meth:`state_dict`.
-
-        Raises
-        ------
-        OptionError
-            If the other stream had other samples, batch size, order or seed.
-        """
-        check_identity(state, self._identity())
-        self._epoch, self._position = int(state["epoch"]), int(state["position"])
-        self._resume = self._position
+        mine = range(start + (number - start) % workers, len(parts), workers)
+        return (mine[-1] if mine else -1), ((at, partial(self._tensors, parts[at], epoch)) for at in mine)
 
     def _identity(self) -> dict[str, Any]:
         """Return what must agree between a state and its stream."""
@@ -157,7 +110,9 @@ class SampleStream(SharedStream):
             values, seen = self.augment.altered(values, seen, chosen, (self.seed, epoch))
         y = torch.from_numpy(self.samples.y[chosen])
         doy = torch.from_numpy(self.samples.doy().astype("int64"))
-        return {
+        known = self.samples.ancillary
+        extra = {} if known is None else {"ancillary": torch.from_numpy(known[chosen])}
+        return extra | {
             "x": torch.from_numpy(values),
             "y": y.to(torch.int64 if self.samples.y.ndim == 1 else torch.float32),
             "valid": torch.from_numpy(seen),

@@ -36,6 +36,8 @@ class ECPWSTFN(nn.Module):
     Channel gates average over whole images: a value depends on the whole tile.
     """
 
+    unbounded, multiple = True, 2
+
     def __init__(self, *, bands: int) -> None:
         super().__init__()
         self.bands = bands

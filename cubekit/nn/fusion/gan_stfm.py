@@ -38,6 +38,8 @@ class GANSTFM(nn.Module):
     The normalisation averages over whole images, also in evaluation: a value depends on the whole tile.
     """
 
+    unbounded = True
+
     def __init__(self, *, bands: int) -> None:
         super().__init__()
         self.bands = bands

@@ -41,6 +41,8 @@ class MLFFGAN(nn.Module):
     Statistics are those of whole images: a value depends on the whole tile.
     """
 
+    unbounded, multiple = True, _MULTIPLE
+
     def __init__(self, *, bands: int, dropout: float = 0.5) -> None:
         super().__init__()
         self.bands = bands

@@ -38,6 +38,8 @@ class SRSFGAN(nn.Module):
     two or more.
     """
 
+    unbounded, multiple = True, _MULTIPLE
+
     def __init__(self, *, bands: int) -> None:
         super().__init__()
         self.bands = bands

@@ -13,7 +13,7 @@ from cubekit.nn.registry import register
 
 _WIDTH, _TIME, _GROUPS = 64, 256, 8
 _MULTIPLE = 4
-_STEPS = 50
+_VISITS = 50
 _OFFSET, _LARGEST_BETA = 0.008, 0.999
 
 
@@ -40,6 +40,13 @@ class STFDiff(nn.Module):
         Number of bands, ``c``.
     times : int, optional
         Number of noise levels.
+    visits : int, optional
+        How many of them prediction goes through; fewer are faster and coarser.
+
+    Raises
+    ------
+    OptionError
+        If `visits` is out of range.
 
     Notes
     -----
@@ -47,11 +54,14 @@ class STFDiff(nn.Module):
     tile. Predict with the moving average of the weights.
     """
 
+    unbounded, multiple = True, _MULTIPLE
     kept: Tensor
 
-    def __init__(self, *, bands: int, times: int = 100) -> None:
+    def __init__(self, *, bands: int, times: int = 100, visits: int = _VISITS) -> None:
         super().__init__()
-        self.bands, self.times = bands, times
+        if not 1 <= visits <= max(times, _VISITS):
+            raise OptionError(f"visits={visits}: expected 1 to {times}, the number of noise levels.")
+        self.bands, self.times, self.visits = bands, times, min(visits, times)
         self.register_buffer("kept", cosine_schedule(times), persistent=False)
         self.time = nn.Sequential(nn.Linear(_WIDTH, _TIME), nn.GELU(), nn.Linear(_TIME, _TIME))
         self.fine, self.coarse = _wide(bands, _WIDTH), _wide(2 * bands, _WIDTH)
@@ -99,6 +109,7 @@ class STFDiff(nn.Module):
         *,
         seed: int = 0,
         steps: int | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """Draw the fine image at the second date.
 
@@ -110,7 +121,10 @@ class STFDiff(nn.Module):
             Seed of the noise to start from; every image of the batch starts from the same noise, so that none
             depends on its place in the batch.
         steps : int, optional
-            Number of denoising steps, at most the number of noise levels; 50 of them if there are as many.
+            Number of denoising steps, at most the number of noise levels. Default: ``visits`` of the network.
+        noise : torch.Tensor, optional
+            Standard normal numbers ``(n, c, h, w)`` to start from, in place of those of the seed. The result
+            follows from them alone: noise by the place in a scene makes windows of it agree.
 
         Returns
         -------
@@ -122,13 +136,17 @@ class STFDiff(nn.Module):
         OptionError
             If the shapes differ, the bands are not those of the network, or `steps` is out of range.
         """
+        check_images(coarse_t1, coarse_t2, fine_t1 if noise is None else noise, bands=self.bands)
         check_images(coarse_t1, coarse_t2, fine_t1, bands=self.bands)
-        steps = min(_STEPS, self.times) if steps is None else steps
+        steps = self.visits if steps is None else steps
         if not 1 <= steps <= self.times:
             raise OptionError(f"steps={steps} is not between 1 and {self.times}, the number of noise levels.")
         known = [pad_to_multiple(image, _MULTIPLE) for image in (coarse_t1, coarse_t2, fine_t1)]
-        noise = torch.randn(known[2].shape[1:], generator=torch.Generator().manual_seed(seed))
-        x = noise.to(fine_t1).expand_as(known[2])
+        if noise is None:
+            drawn = torch.randn(known[2].shape[1:], generator=torch.Generator().manual_seed(seed))
+            x = drawn.to(fine_t1).expand_as(known[2])
+        else:
+            x = pad_to_multiple(noise, _MULTIPLE)
         with torch.no_grad():
             for now, then in self._visits(steps):
                 x = self._step(x, now, then, known)

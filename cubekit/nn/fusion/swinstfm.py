@@ -51,8 +51,10 @@ class SwinSTFM(nn.Module):
     -----
     Windows are masked by the true size of the input, so one set of weights works for tiles of any size.
     Windows never mix images: the result of one does not depend on the others of its batch, as it does in
-    the reference.
+    the reference. From the coarsest windows up a value depends on hundreds of pixels.
     """
+
+    unbounded, multiple = True, 32
 
     def __init__(self, *, bands: int, side: int = 256) -> None:
         super().__init__()

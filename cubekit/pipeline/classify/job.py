@@ -1,11 +1,11 @@
 """The steps of a class map, one after the other."""
 
-from collections.abc import Mapping
-
 from cubekit.pipeline import scenes
 from cubekit.pipeline.classify import steps
 from cubekit.pipeline.classify.report import export_all
 from cubekit.pipeline.classify.spec import ClassifyPipeline
+from cubekit.pipeline.classify.tables import run_tables, write_predicted
+from cubekit.pipeline.classify.verdict import verdict
 from cubekit.pipeline.result import RunResult, Workplace
 
 
@@ -22,7 +22,8 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     Returns
     -------
     RunResult
-        With ``cube``, ``model``, ``prediction``, ``map``, ``picture`` and ``report``.
+        With ``cube``, ``split``, ``model``, ``prediction``, ``map``, ``picture`` and ``report``; from tables
+        alone as :func:`cubekit.pipeline.classify.tables.run_tables` says.
 
     Raises
     ------
@@ -30,38 +31,32 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
         From any step.
     """
     steps.check_inputs(spec)
+    if spec.source is None:
+        return run_tables(spec, place)
     folder = place.folder
     cube = place.step(
         "cube", lambda: scenes.build_cube(spec, folder / "cube.zarr", overwrite=place.overwrite)
     )
     labels = steps.labels_for(spec, cube)
     samples = place.step("samples", lambda: steps.samples_for(spec, cube, labels))
-    parts = steps.split_samples(spec, samples)
-    model = place.step("train", lambda: steps.train(spec, parts, folder / "model"))
+    split, parts = steps.split_samples(spec, samples, folder / "split.parquet")
+    model = place.step("train", lambda: steps.train(spec, parts, folder / "model", split=split))
     scores = place.step("evaluate", lambda: steps.evaluate(spec, model, parts))
     prediction = place.step(
         "predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr")
     )
+    if spec.predict.sieve:
+        raw = prediction
+        prediction = place.step(
+            "sieve", lambda: steps.without_specks(raw, folder / "sieved.zarr", least=spec.predict.sieve)
+        )
     reference = steps.compare_with_reference(spec, prediction, labels)
+    if spec.also_random_split:
+        again = folder / "model_random_split"
+        reference |= place.step("random split", lambda: steps.evaluate_random_split(spec, samples, again))
     made = steps.Made(spec, cube, labels, parts, model, scores, prediction, reference, place.seconds)
     files = place.step("export", lambda: export_all(made, folder))
+    if spec.unlabelled is not None:
+        files |= place.step("predict table", lambda: write_predicted(spec, model, folder))
     told = made.all_scores()
-    return place.finish(
-        spec.title, files, told, verdict=_verdict({name: score.overall for name, score in told.items()})
-    )
-
-
-def _verdict(overall: Mapping[str, float]) -> str:
-    """Say by how much the model, which stands first, beats the others on the same samples, or does not."""
-    (model, own), *others = overall.items()
-    lines = [f"Overall accuracy of {model} on the test samples: {own:.3f}."]
-    for name, accuracy in others:
-        if "against the reference" in name:
-            lines.append(f"  {name}: {accuracy:.3f}")
-        else:
-            margin = 100 * (own - accuracy)
-            told = (
-                f"{margin:.1f} points better than" if margin > 0 else f"NOT better than ({margin:.1f} points)"
-            )
-            lines.append(f"  {told} {name} ({accuracy:.3f})")
-    return "\n".join(lines)
+    return place.finish(spec.title, files, told, verdict=verdict(told))

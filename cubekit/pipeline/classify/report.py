@@ -10,10 +10,12 @@ from cubekit.errors import OptionError
 from cubekit.evaluation.accuracy import Accuracy
 from cubekit.evaluation.area import AreaEstimate, estimate_areas
 from cubekit.exports.cartography import pixel_area
-from cubekit.exports.figures import map_figure, save_figure
+from cubekit.exports.figures import attention_figure, map_figure, save_figure
 from cubekit.exports.landcover import ClassMap, class_map_report
 from cubekit.exports.maps import class_areas
 from cubekit.exports.report import write_report
+from cubekit.prediction.places import places_of_map
+from cubekit.prediction.table import write_csv
 from cubekit.training.scores import calibration_of
 
 if TYPE_CHECKING:
@@ -44,14 +46,33 @@ def export_all(made: "Made", folder: Path) -> dict[str, Path]:
     """
     picture = folder / "map.png"
     save_figure(map_figure(made.prediction, title=made.spec.title), picture)
+    table = {"predicted": folder / "predicted.csv"} if made.spec.predict.csv else {}
+    for path in table.values():
+        write_csv(places_of_map(made.prediction), path)
+    sieved = {"sieved": folder / "sieved.zarr"} if made.spec.predict.sieve else {}
     return {
         "cube": folder / "cube.zarr",
+        "split": folder / "split.parquet",
         "model": folder / "model",
         "prediction": folder / "prediction.zarr",
+        **sieved,
+        **_attention(made, folder),
         "map": cubekit.export(made.prediction, folder / "map.tif", overwrite=True),
         "picture": picture,
+        **table,
         "report": write_report(folder / "report.html", class_map_report(_class_map(made))),
     }
+
+
+def _attention(made: "Made", folder: Path) -> dict[str, Path]:
+    """Write which dates a network with attention looks at, as a table and a figure; nothing for others."""
+    if not hasattr(made.model.network, "attend"):
+        return {}
+    attention = cubekit.date_attention(made.model, made.parts[2])
+    table = attention[["weight", "spread"]].to_dataframe().dropna().reset_index()
+    table.to_csv(folder / "attention.csv", index=False, float_format="%.5f")
+    picture = save_figure(attention_figure(attention), folder / "attention.png")
+    return {"attention": picture}
 
 
 def _class_map(made: "Made") -> ClassMap:

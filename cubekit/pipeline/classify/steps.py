@@ -1,8 +1,5 @@
 """The steps of a class map: each is a few lines over the public functions."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,19 +9,23 @@ import numpy as np
 import xarray as xr
 
 import cubekit
+from cubekit.batching.earth_engine import read_pixel_months
 from cubekit.batching.extract import extract
 from cubekit.batching.samples import Samples
 from cubekit.batching.series import read_series
+from cubekit.batching.split_record import Split
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
-from cubekit.pipeline.classify.spec import ClassifyPipeline
+from cubekit.nn import describe
+from cubekit.pipeline.classify.spec import ClassifyPipeline, Series
 from cubekit.pipeline.scenes import check_files
 from cubekit.pipeline.sections import Labels
-from cubekit.pipeline.training import save_with_curves
+from cubekit.pipeline.training import save_with_curves, trained_once
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
 
-log = logging.getLogger("cubekit")
+OPTIMISTIC = "random split (optimistic)"
+"""Marks scores on samples whose neighbours were trained on."""
 
 Parts = tuple[Samples, Samples, Samples]
 
@@ -51,8 +52,22 @@ class Made:
 def check_inputs(spec: ClassifyPipeline) -> None:
     """Raise for what would only be missed once the cube is built, hours later perhaps."""
     check_network(spec.train.network, spec.train.arguments)
-    sections = {"labels": spec.labels, "series": spec.series, "reference": spec.reference}
+    if spec.compare is not None:
+        for name in spec.compare.networks:
+            check_network(name, spec.compare.arguments.get(name, {}), form=describe(name).form)
+    sections = {
+        "labels": spec.labels,
+        "series": spec.series,
+        "reference": spec.reference,
+        "unlabelled": spec.unlabelled,
+    }
     check_files({name: section.source for name, section in sections.items() if section is not None})
+
+
+def reference_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.DataArray | None:
+    """Put the reference map on the grid of the cube, or the labels where there is none."""
+    section = spec.reference or spec.labels
+    return None if section is None else _labels(section, cube)["label"]
 
 
 def labels_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.Dataset | None:
@@ -69,33 +84,43 @@ def _labels(labels: Labels, cube: xr.Dataset) -> xr.Dataset:
 def samples_for(spec: ClassifyPipeline, cube: xr.Dataset, labels: xr.Dataset | None) -> Samples:
     """Collect labelled series, from the cube or from a table."""
     if spec.series is not None:
-        options = spec.series.model_dump(exclude_none=True, exclude={"source", "colours"})
-        samples = read_series(spec.series.source, **options)
-        names, codes = samples.classes.names, samples.classes.codes
-        return replace(samples, classes=ClassTable.of(names, colours=spec.series.colours, codes=codes))
+        return table_samples(spec.series)
     if labels is None or spec.labels is None:  # the schema demands one of the two
         raise AssertionError
     return extract(cube, labels, limit_per_class=spec.labels.limit_per_class, seed=spec.split.seed)
 
 
-def split_samples(spec: ClassifyPipeline, samples: Samples) -> Parts:
-    """Split as the pipeline says."""
-    return cubekit.split(samples, **spec.split.model_dump(exclude_none=True))
+def table_samples(series: Series) -> Samples:
+    """Read labelled series from a table."""
+    options = series.model_dump(exclude_none=True, exclude={"source", "form", "colours"})
+    read = read_pixel_months if series.form == "earth-engine" else read_series
+    samples = read(series.source, **options)
+    names, codes = samples.classes.names, samples.classes.codes
+    return replace(samples, classes=ClassTable.of(names, colours=series.colours, codes=codes))
 
 
-def train(spec: ClassifyPipeline, parts: Parts, folder: Path) -> Model:
+def split_samples(spec: ClassifyPipeline, samples: Samples, path: Path) -> tuple[Split, Parts]:
+    """Split as the pipeline says, and write the split down."""
+    found = cubekit.plan_split(samples, **spec.split.model_dump(exclude_none=True))
+    found.save(path)
+    return found, found.apply(samples)
+
+
+def train(spec: ClassifyPipeline, parts: Parts, folder: Path, *, split: Split | None = None) -> Model:
     """Train, or reuse a model made from the same samples and settings."""
-    recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts[:2]]}
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    note = folder / "recipe.sha256"
-    if note.is_file() and note.read_text() == digest:
-        log.info("model in %s was made from the same samples and settings", folder)
-        return cubekit.load_model(folder)
-    options = spec.train.model_dump(exclude_none=True, exclude={"network"})
-    model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, **options)
-    save_with_curves(model, folder)
-    note.write_text(digest)
-    return model
+
+    def work() -> Model:
+        options = spec.train.model_dump(exclude_none=True, exclude={"network"})
+        model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, split=split, **options)
+        save_with_curves(model, folder)
+        return model
+
+    recipe = {
+        "train": spec.train.model_dump(mode="json"),
+        "samples": [part.digest() for part in parts[:2]],
+        "split": None if split is None else split.digest(),
+    }
+    return trained_once(folder, recipe, work)[0]
 
 
 def evaluate(spec: ClassifyPipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
@@ -110,6 +135,13 @@ def evaluate(spec: ClassifyPipeline, model: Model, parts: Parts) -> dict[str, Ac
     if "majority" in spec.baselines:
         predictions["majority class"] = baselines.majority(training, test)
     return {name: assess(test.y, predicted, test.classes) for name, predicted in predictions.items()}
+
+
+def evaluate_random_split(spec: ClassifyPipeline, samples: Samples, folder: Path) -> dict[str, Accuracy]:
+    """Train once more on a random split of the same samples, and score everything on it."""
+    parts = cubekit.split(samples, by="random", fractions=spec.split.fractions, seed=spec.split.seed)
+    found = evaluate(spec, train(spec, parts, folder), parts)
+    return {f"{name}, {OPTIMISTIC}": score for name, score in found.items() if name != "majority class"}
 
 
 def _classes(model: Model, samples: Samples) -> np.ndarray[Any, Any]:
@@ -130,6 +162,12 @@ def predict_map(spec: ClassifyPipeline, model: Model, cube: xr.Dataset, path: Pa
         turning=options.turning,
         overwrite=True,
     )
+
+
+def without_specks(prediction: xr.Dataset, path: Path, *, least: int) -> xr.Dataset:
+    """Merge patches of fewer pixels with their largest neighbour, and write the result."""
+    sieved = cubekit.smooth(prediction, method=None, sieve=least)
+    return cubekit.write(sieved, path, layout="maps", overwrite=True)
 
 
 def compare_with_reference(

@@ -1,0 +1,1 @@
+"""Accuracies of the five systems on real data: one script a system, over the public functions."""

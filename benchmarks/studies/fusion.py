@@ -1,0 +1,156 @@
+"""Seven fusion networks beside their baselines on real Landsat and MODIS pairs, with a small CPU budget.
+
+``python -m benchmarks.studies.fusion`` reads the sets below ``CUBEKIT_SHARED``, trains every network on the
+first pairs of dates, predicts the last date as a whole scene, and prints eleven scores, weights and seconds,
+then what cutting the scene into windows does. ``--set kranj`` takes the small set; ``--networks`` a few;
+``--times 10`` ten times the epochs. Models stay in ``--out``: finished ones are not trained again.
+"""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import cubekit as ck
+from benchmarks.studies.fusion_baselines import KRANJ_2020, LANDSAT_MODIS_2016
+from cubekit.batching.fusion_set import open_fusion_set
+from cubekit.batching.pair_splits import PairSplit, split_pairs
+from cubekit.batching.pairs import Pair
+from cubekit.pipeline.fuse.job import compare_on
+from cubekit.pipeline.fuse.spec import FusePipeline
+from cubekit.pipeline.result import Workplace
+from cubekit.sources.fusion_sets import FusionSet
+from cubekit.training.bundle import Model
+from cubekit.typing import FloatArray
+
+VISITS = 2
+"""Noise levels that STFDiff goes through; 50 as published take 25 times as long."""
+
+PART = 224
+"""Rows and columns that are cut into windows of 128 to look for seams."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A set, and how much is spent on each network."""
+
+    layout: FusionSet
+    patch: int
+    epochs: Mapping[str, int]
+    stride: int | None = None
+    harmonised: bool = False
+    """Whether the coarse images are brought to the fine sensor by lines fitted on the training dates."""
+
+
+STUDIES: Mapping[str, Study] = {
+    "2016": Study(
+        layout=LANDSAT_MODIS_2016,
+        patch=64,
+        epochs={"edcstfn": 3, "ecpw_stfn": 2, "gan_stfm": 1, "mlff_gan": 1, "srsf_gan": 1, "stfdiff": 1,
+                "swinstfm": 1},
+        harmonised=True,
+    ),
+    "kranj": Study(
+        layout=KRANJ_2020,
+        patch=32,
+        stride=4,
+        epochs={"edcstfn": 20, "ecpw_stfn": 15, "gan_stfm": 8, "mlff_gan": 8, "srsf_gan": 4, "stfdiff": 4,
+                "swinstfm": 2},
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run a study and print its tables."""
+    options = _options()
+    study = STUDIES[options.set]
+    shared = os.environ.get("CUBEKIT_SHARED")
+    if not shared or not (Path(shared) / "data" / study.layout.name).is_dir():
+        sys.exit(
+            f"CUBEKIT_SHARED={shared!r} holds no data/{study.layout.name}: set it to where the sets lie."
+        )
+    torch.set_num_threads(options.threads)
+    split = _parts(study, Path(shared) / "data")
+    networks = options.networks.split(",") if options.networks else list(study.epochs)
+    where = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    print(f"{split!r}; {where}", flush=True)
+    spec = _spec(study, networks, times=options.times, threads=options.threads)
+    result = compare_on(split, spec, Workplace(options.out / options.set), networks)
+    print(result.table())
+    for name in networks:
+        print(_seams(ck.load_model(result.folder / "log" / study.layout.name / name), split.test[-1], name))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--set", choices=sorted(STUDIES), default="2016")
+    parser.add_argument("--out", type=Path, default=Path("runs/fusion-study"))
+    parser.add_argument("--networks", default="")
+    parser.add_argument("--times", type=int, default=1, help="multiplies the epochs of every network")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def _parts(study: Study, root: Path) -> PairSplit:
+    """Open the pairs in reflectance; the last date tests."""
+    pairs = open_fusion_set(study.layout, root / study.layout.name)
+    if study.harmonised:
+        known = split_pairs(pairs, valid=0, test=1).train
+        pairs = pairs.harmonised(sorted({date for span in known.spans for date in span}))
+    return split_pairs(pairs.normalised(1), valid=0, test=1)
+
+
+def _spec(study: Study, networks: list[str], *, times: int, threads: int) -> FusePipeline:
+    return FusePipeline.model_validate(
+        {
+            "title": study.layout.name,
+            "task": "fuse",
+            "data": {"name": study.layout.name, "set": "-", "root": "-"},
+            "train": {
+                "networks": networks,
+                "patch": study.patch,
+                "stride": study.stride,
+                "batch": 2,
+                "epochs_of": {name: times * study.epochs[name] for name in networks},
+                "arguments": {"stfdiff": {"visits": VISITS}} if "stfdiff" in networks else {},
+                "threads": threads,
+            },
+        }
+    )
+
+
+def _seams(model: Model, pair: Pair, name: str) -> str:
+    """Compare windows with the scene at once, or steps across their borders with all others."""
+    part = replace(pair, **{key: image[:, :PART, :PART] for key, image in pair.images.items()})
+    small = ck.fuse_pair(model, part, window=128).compute().to_numpy()
+    if name == "edcstfn":
+        whole = model.apply({key: image[None] for key, image in part.load().items() if key != "fine_t2"})
+        apart = np.nanmax(np.abs(small - whole["predicted"][0]))
+        return f"{name}: windows of 128 px differ from one shot by {apart:.1e} at most"
+    size = min(small.shape[-2:])
+    borders = sorted(
+        {edge for first in range(0, size, 96) for edge in (first, first + 128) if 0 < edge < size}
+    )
+    truth = part.fine_t2.compute().to_numpy()
+    steps = [_step(image, borders) for image in (small, truth)]
+    return f"{name}: step at window borders over step elsewhere {steps[0]:.2f}; true image {steps[1]:.2f}"
+
+
+def _step(image: FloatArray, borders: list[int]) -> float:
+    """Mean step between neighbours across borders, over that everywhere else."""
+    rows = np.nanmean(np.abs(np.diff(image, axis=1)), axis=(0, 2))
+    columns = np.nanmean(np.abs(np.diff(image, axis=2)), axis=(0, 1))
+    at = [np.isin(np.arange(len(line)), np.array(borders) - 1) for line in (rows, columns)]
+    across = np.concatenate([line[mask] for line, mask in zip((rows, columns), at, strict=True)])
+    elsewhere = np.concatenate([line[~mask] for line, mask in zip((rows, columns), at, strict=True)])
+    return float(across.mean() / elsewhere.mean())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Forecast maps: from yearly maps to those of the coming years, scored on years held out."""

@@ -1,0 +1,1 @@
+"""Maps of fractions: from scenes, or from published pixels, to shares of classes and their scores."""

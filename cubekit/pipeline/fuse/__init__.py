@@ -1,0 +1,1 @@
+"""Fine images of dates that only a coarse sensor saw."""
