@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.inputs import BANDS, CLOUDS, SCENES, Inputs, check
 from benchmarks.measure import Bar, Case, Clock, Facts, Row, workers
 
@@ -99,13 +101,12 @@ def with_stackstac(inputs: Inputs, clock: Clock) -> Facts:
     options: dict[str, Any] = {"resolution": 10, "snap_bounds": False, "rescale": False, "chunksize": CHUNK}
 
     def build(box: Any, path: Path) -> None:
-        place = {"epsg": box.crs.epsg, "bounds": tuple(box.boundingbox), "fill_value": 0, "dtype": "uint16"}
+        place = {"epsg": box.crs.epsg, "bounds": tuple(box.boundingbox)}
+        place |= {"fill_value": np.uint16(0), "dtype": "uint16"}
         data = stack(items, assets=list(BANDS), resampling=Resampling.bilinear, **place, **options)
         codes = stack(items, assets=["SCL"], resampling=Resampling.nearest, **place, **options)
         clear = ~codes.squeeze("band", drop=True).isin([0, *CLOUDS])
-        found = _reduced(data.chunk(time=-1), clear).drop_vars(
-            [name for name in data.coords if name not in {"time", "band", "y", "x"}]
-        )
+        found = _reduced(data.chunk(time=-1).reset_coords(drop=True), clear.reset_coords(drop=True))
         found.drop_attrs().to_dataset(name="data").to_zarr(path, consolidated=False)
 
     with scratch(inputs) as folder:
