@@ -104,7 +104,7 @@ class Inputs:
         samples = extract(self.store(), labels, limit_per_class=100, progress=False)
         ck.fit("tempcnn", samples, epochs=1, progress=False).save(self.folder / "tempcnn")
         patches = _patches(self.store(), samples.classes)
-        some = {"epochs": 1, "batch": 4, "progress": False}
+        some: dict[str, Any] = {"epochs": 1, "batch": 4, "progress": False}
         ck.fit("unet", patches, arguments=UNET, **some).save(self.folder / "unet")
         ck.fit("convlstm_unet", _past_maps(patches), **some).save(self.folder / "convlstm_unet")
 

@@ -95,7 +95,8 @@ def rioxarray(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any)
     records = inputs.records(count, base)
 
     def band(href: str) -> Any:
-        with rio.open_rasterio(href) as layer:
+        opened: Any = rio.open_rasterio(href)
+        with opened as layer:
             plain = layer.squeeze("band", drop=True)
             if (layer.rio.crs, layer.rio.transform(), plain.shape) == (
                 grid.crs,

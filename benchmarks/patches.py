@@ -88,7 +88,7 @@ def _spread(chunk: int) -> Case:
 
         store = inputs.store()
         side, lead = 10240, store["data"].shape[:2]
-        lazy = da.zeros((*lead, side, side), chunks=(*lead, chunk, chunk), dtype="uint16")  # type: ignore[no-untyped-call]
+        lazy = da.zeros((*lead, side, side), chunks=(*lead, chunk, chunk), dtype="uint16")
         x0, y0 = (float(store[axis][0]) for axis in ("x", "y"))
         places = {"x": x0 + 10.0 * np.arange(side), "y": y0 - 10.0 * np.arange(side)}
         coords = {name: store[name] for name in ("time", "band", "spatial_ref")} | places

@@ -119,7 +119,8 @@ def _on_blocks(job: Job, inputs: Inputs) -> Callable[[int, Path], None]:
         with torch.no_grad():
             values = network(ready(window))[0]
         values = values.argmax(dim=0) if job.layer == "class" else values.reshape(x.shape[2:])
-        return values.numpy().astype(kind)
+        labels: Array = values.numpy().astype(kind)
+        return labels
 
     def run(side: int, path: Path) -> None:
         data = job.part(xr.open_zarr(inputs.folder / "cube.zarr")["data"]).isel(y=slice(side), x=slice(side))
@@ -195,7 +196,7 @@ def _series_fused(network: Any) -> Callable[[Any], Any]:
 
     from cubekit.nn.fold import fold_norms
 
-    folded = fold_norms(network)
+    folded: Any = fold_norms(network)
     layers: list[nn.Module] = []
     for part in folded.convolutions:
         if isinstance(part, nn.Conv1d):

@@ -253,7 +253,7 @@ def _lazy(times: int, side: int) -> Any:
         return np.broadcast_to(plane, found["chunk-shape"]).copy()
 
     cuts = da.empty((times, 2, side, side), chunks=(12, 2, 512, 512)).chunks
-    lazy = da.map_blocks(block, chunks=cuts, dtype="uint16", meta=np.empty((0, 0, 0, 0), "uint16"))
+    lazy = da.map_blocks(block, chunks=cuts, dtype="uint16", meta=np.empty((0, 0, 0, 0), "uint16"))  # type: ignore[no-untyped-call]
     return xr.Dataset({"data": (("time", "band", "y", "x"), lazy)})
 
 
