@@ -102,11 +102,10 @@ def _months(model: "Model", path: Path, date: str, scale: float) -> SeriesTable:
     check_columns(table, [date], name=path.name)
     found = pd.to_datetime(table[date], utc=True).to_numpy("datetime64[ns]").astype("datetime64[M]")
     learned = model.card.dates().astype("datetime64[M]")
-    years = range(-100, 101)
-    within = [
-        int(((found >= learned[0] + 12 * year) & (found <= learned[-1] + 12 * year)).sum()) for year in years
-    ]
-    shift = 12 * years[max(range(len(years)), key=lambda i: (within[i], -abs(years[i])))]
+    years = sorted(range(-100, 101), key=abs)
+    shifts = [np.timedelta64(12 * year, "M") for year in years]
+    within = [int(((found >= learned[0] + by) & (found <= learned[-1] + by)).sum()) for by in shifts]
+    shift = shifts[int(np.argmax(within))]  # the first of the best, and so the nearest year
     span = (str(learned[0] + shift), str(learned[-1] + shift))
     return months_of(table, name=path.name, date=date, bands=bands, months=span, scale=scale)
 
