@@ -15,7 +15,7 @@ from scipy import ndimage
 from cubekit.cube.contract import DIMS, MAIN, encoding_of, geobox_of, is_valid, to_physical
 from cubekit.cube.load import open_cube
 from cubekit.errors import ArchiveError, CubeError, OptionError, check_option
-from cubekit.security import read_array_pickle
+from cubekit.pickled_arrays import read_array_pickle
 from cubekit.sources.archive import open_archive
 from cubekit.typing import Array, BoolArray, StrPath
 
