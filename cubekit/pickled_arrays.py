@@ -128,6 +128,11 @@ class _Stack:
         target.update(zip(keys, pairs[1::2], strict=True))
         self.push(target)
 
+    def collect(self) -> None:
+        pairs = self.since_mark()
+        self.push({})
+        self.update(pairs)
+
     def name(self, module: str, name: str) -> None:
         known = _BUILDERS.get((module.replace("numpy._core.", "numpy.core."), name))
         if known is None:
@@ -250,7 +255,7 @@ _STEPS: Final[Mapping[str, Callable[[_Stack, Any], None]]] = {
     "TUPLE2": lambda stack, _: stack.push(tuple(stack.take(2))),
     "TUPLE3": lambda stack, _: stack.push(tuple(stack.take(3))),
     "LIST": lambda stack, _: stack.push(stack.since_mark()),
-    "DICT": lambda stack, _: (pairs := stack.since_mark(), stack.push({}), stack.update(pairs))[-1],
+    "DICT": lambda stack, _: stack.collect(),
     "APPEND": lambda stack, _: stack.extend(stack.take(1)),
     "APPENDS": lambda stack, _: stack.extend(stack.since_mark()),
     "SETITEM": lambda stack, _: stack.update(stack.take(2)),
