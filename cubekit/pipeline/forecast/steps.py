@@ -1,8 +1,5 @@
 """The steps of a forecast: each is a few lines over the public functions."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +29,11 @@ from cubekit.errors import PipelineError
 from cubekit.evaluation.forecast import ForecastScores, score_forecasts
 from cubekit.pipeline.forecast.spec import ForecastPipeline, Maps
 from cubekit.pipeline.scenes import build_cube
-from cubekit.pipeline.training import save_with_curves
+from cubekit.pipeline.training import train_into
 from cubekit.prediction.rollout import forecast, hindcast
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
 from cubekit.typing import Array, BoolArray, FloatArray
-
-log = logging.getLogger("cubekit")
 
 LAYOUT = {"time": 1 << 20, "y": 512, "x": 512}
 """Chunks of the store of maps: all years of 512 x 512 pixels at once, as windows of years are read."""
@@ -191,20 +186,10 @@ def streams(spec: ForecastPipeline, cube: xr.Dataset, split: YearSplit) -> tuple
 
 def train(spec: ForecastPipeline, parts: tuple[YearStream, YearStream], folder: Path) -> Model:
     """Train, or reuse a model made from the same maps and settings."""
-    recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts]}
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    note = folder / "recipe.sha256"
-    if note.is_file() and note.read_text() == digest:
-        log.info("model in %s was made from the same maps and settings", folder)
-        return cubekit.load_model(folder)
     options = spec.train.model_dump(
-        exclude_none=True, exclude={"network", "class_weights", "label_smoothing", "normalise"}
+        exclude_none=True, exclude={"network", "class_weights", "label_smoothing"}
     )
-    normalise = spec.train.normalise
-    model = cubekit.fit(spec.train.network, *parts, normalise=normalise, out=folder, **options)
-    save_with_curves(model, folder)
-    note.write_text(digest)
-    return model
+    return train_into(folder, spec.train.network, parts, options)[0]
 
 
 def save_history(model: Model, path: Path) -> Path:
