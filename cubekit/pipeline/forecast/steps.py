@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 import cubekit
 from cubekit.batching.augment import Augmentation
 from cubekit.batching.torch.years import YearStream, year_batches
 from cubekit.batching.years import YearSplit, split_years
-from cubekit.cube.contract import MAIN, to_physical
+from cubekit.cube.contract import MAIN, geobox_of, to_physical
 from cubekit.cube.ecology import vegetation_index
 from cubekit.cube.yearly import (
     ZONE,
@@ -33,7 +34,7 @@ from cubekit.pipeline.training import train_into
 from cubekit.prediction.rollout import forecast, hindcast
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
-from cubekit.typing import Array, BoolArray, FloatArray
+from cubekit.typing import Array, BoolArray, FloatArray, StrPath
 
 LAYOUT = {"time": 1 << 20, "y": 512, "x": 512}
 """Chunks of the store of maps: all years of 512 x 512 pixels at once, as windows of years are read."""
@@ -138,24 +139,27 @@ def open_maps(path: Path, index: str) -> xr.Dataset:
     return with_all_years(kept)
 
 
-def grid_of(path: str) -> xr.Dataset:
-    """Return something with the grid of a store or a raster.
+def grid_of(path: StrPath) -> GeoBox:
+    """Return the grid of a store or a raster.
 
     Parameters
     ----------
-    path : str
+    path : path
         Store or GeoTIFF.
 
     Returns
     -------
-    xarray.Dataset
-        Its grid tells where pixels lie.
-    """
-    if Path(path).is_dir():
-        return cubekit.open(path)
-    import rioxarray
+    GeoBox
+        Where pixels lie.
 
-    return rioxarray.open_rasterio(path).to_dataset(name="grid")  # type: ignore[union-attr]  # one raster
+    Raises
+    ------
+    GridError
+        If the file cannot be read, or says no CRS.
+    StoreError
+        If the folder is no store.
+    """
+    return geobox_of(cubekit.open(path)) if Path(path).is_dir() else cubekit.grid(like=path)
 
 
 def _zone(path: str, cube: xr.Dataset) -> BoolArray:
