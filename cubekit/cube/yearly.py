@@ -17,7 +17,7 @@ from cubekit.cube.kernels import valid_in
 from cubekit.cube.load import open_cube
 from cubekit.cube.resample import Pixels, positions, sample_nearest, window_of
 from cubekit.errors import ArchiveError, CubeError, OptionError, check_option
-from cubekit.security import read_array_pickle
+from cubekit.pickled_arrays import read_array_pickle
 from cubekit.sources.archive import open_archive
 from cubekit.typing import Array, BoolArray, StrPath
 

@@ -20,7 +20,7 @@ from cubekit.nn import describe
 from cubekit.pipeline.classify.spec import ClassifyPipeline, Series
 from cubekit.pipeline.scenes import check_files
 from cubekit.pipeline.sections import Labels
-from cubekit.pipeline.training import save_with_curves, trained_once
+from cubekit.pipeline.training import train_into
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
 
@@ -108,19 +108,8 @@ def split_samples(spec: ClassifyPipeline, samples: Samples, path: Path) -> tuple
 
 def train(spec: ClassifyPipeline, parts: Parts, folder: Path, *, split: Split | None = None) -> Model:
     """Train, or reuse a model made from the same samples and settings."""
-
-    def work() -> Model:
-        options = spec.train.model_dump(exclude_none=True, exclude={"network"})
-        model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, split=split, **options)
-        save_with_curves(model, folder)
-        return model
-
-    recipe = {
-        "train": spec.train.model_dump(mode="json"),
-        "samples": [part.digest() for part in parts[:2]],
-        "split": None if split is None else split.digest(),
-    }
-    return trained_once(folder, recipe, work)[0]
+    options = spec.train.model_dump(exclude_none=True, exclude={"network"})
+    return train_into(folder, spec.train.network, parts[:2], options, split=split)[0]
 
 
 def evaluate(spec: ClassifyPipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
