@@ -14,6 +14,7 @@ from cubekit.exports.figures import attention_figure, map_figure, save_figure
 from cubekit.exports.landcover import ClassMap, class_map_report
 from cubekit.exports.maps import class_areas
 from cubekit.exports.report import write_report
+from cubekit.pipeline.patches import sees_patches
 from cubekit.prediction.places import places_of_map
 from cubekit.prediction.table import write_csv
 from cubekit.training.scores import calibration_of
@@ -86,7 +87,7 @@ def _class_map(made: "Made") -> ClassMap:
         reference=made.reference,
         areas=_areas(made, accuracy),
         areas_note=AREAS_NOTE,
-        calibration=calibration_of(made.model, made.parts[2]),
+        calibration=None if sees_patches(made.model) else calibration_of(made.model, made.parts[2]),
         cube=made.cube,
         parts=dict(zip(("training", "validation", "test"), made.parts, strict=True)),
         history=made.model.card.history,
