@@ -1,6 +1,7 @@
 """Scenes and tables exported from Earth Engine tell the same: features, gaps, classes of one model."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import cubekit as ck
 from cubekit.batching.earth_engine import FEATURES, INDICES, load_pixel_months, read_pixel_months
 from cubekit.catalog import find_bands
 from cubekit.errors import ModelMismatchError, PipelineError
+from cubekit.pipeline.classify.spec import ClassifyPipeline
 from cubekit.pipeline.classify.steps import samples_for
 from cubekit.pipeline.schema import read_pipeline
 from cubekit.prediction.places import places_of_map
@@ -92,7 +94,7 @@ def test_a_model_of_the_table_maps_the_cube_and_the_reverse(
 ) -> None:
     samples = read_pixel_months(exported / "table.csv", bands=FEATURES, near=0)
     train, valid, _ = ck.split(samples, by="groups")
-    options = {"epochs": 2, "batch": 16, "normalise": "standard", "progress": False}
+    options: dict[str, Any] = {"epochs": 2, "batch": 16, "normalise": "standard", "progress": False}
     model = ck.fit("lstm", train, valid, arguments={"hidden": 8}, **options)
     assert model.card.bands[4] == "B2"
     mapped = places_of_map(ck.predict(model, cube)).sort_values(["lat", "lon"])
@@ -125,6 +127,7 @@ def test_a_table_with_bands_that_the_cube_lacks_is_refused_before_training(
         f"series: {{source: '{exported / 'table.csv'}', form: earth-engine, label: Class}}\n"
     )
     spec = read_pipeline(file)
+    assert isinstance(spec, ClassifyPipeline)
     assert len(samples_for(spec, cube, None)) == SIDE**2
     with pytest.raises(PipelineError, match=r"bands \['WVP'\] that the cube lacks"):
         samples_for(spec, cube.sel(band=cube["band"] != "WVP"), None)
