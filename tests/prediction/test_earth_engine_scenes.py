@@ -48,15 +48,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
             values[STORED.index(name)] //= 16  # below 256
         values[:, rng.random(rows.size) < 0.1] = -999
         flags = rng.choice([0, 1 << 10, 1 << 11, 1 << 3], rows.size, p=[0.7, 0.1, 0.1, 0.1])
-        layers = np.vstack([values, flags]).astype("int16")
+        kinds = np.select([flags == 1 << 10, flags == 1 << 11], [9, 10], 4)  # the same clouds in SCL
+        layers = np.vstack([values, flags, kinds]).astype("int16")
         profile = {
             "driver": "GTiff", "dtype": "int16", "count": len(layers), "height": SIDE, "width": SIDE,
             "crs": "EPSG:32648", "transform": from_origin(737_000, 3_730_010, 10, 10),
         }  # fmt: skip
         with rasterio.open(folder / f"{month}-05.tif", "w", **profile) as file:
             file.write(layers.reshape(-1, SIDE, SIDE))
-            file.descriptions = (*STORED, "QA60")
-        table = pd.DataFrame(dict(zip((*STORED, "QA60"), layers, strict=True)))
+            file.descriptions = (*STORED, "QA60", "SCL")
+        table = pd.DataFrame(dict(zip((*STORED, "QA60"), layers[:-1], strict=True)))
         tables.append(table.assign(image_date=f"{month}-05", longitude=lon, latitude=lat, Class=kind))
     whole = pd.concat(tables).assign(Class=lambda table: table["Class"].map({0: "beech", 1: "larch"}))
     whole.to_csv(folder / "table.csv", index=False)
@@ -65,12 +66,25 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cube(exported: Path) -> xr.Dataset:
-    items = ck.open_archive(
-        exported, "{date:%Y-%m-%d}.tif", collection="COPERNICUS/S2_SR_HARMONIZED", nodata=-999
+    monthly = ck.composite(
+        opened(exported, "COPERNICUS/S2_SR_HARMONIZED"),
+        every="1MS",
+        how="earliest",
+        start="2021-01",
+        end="2021-12",
     )
-    opened = ck.open_cube(items, bands=list(NAMES), mask="clouds", dtype="float32")
-    monthly = ck.composite(opened, every="1MS", how="earliest", start="2021-01", end="2021-12")
     return ck.add_indices(monthly, list(INDICES)).compute()
+
+
+def opened(exported: Path, collection: str) -> xr.Dataset:
+    items = ck.open_archive(exported, "{date:%Y-%m-%d}.tif", collection=collection, nodata=-999)
+    return ck.open_cube(items, bands=list(NAMES), mask="clouds", dtype="float32")
+
+
+def test_where_qa60_is_empty_scl_masks_the_same_clouds(exported: Path) -> None:
+    flags = opened(exported, "sentinel-2-sr-harmonized")["data"]
+    kinds = opened(exported, "sentinel-2-sr-harmonized-scl")["data"]
+    np.testing.assert_array_equal(flags.to_numpy(), kinds.to_numpy())
 
 
 def test_a_cube_of_exported_scenes_has_all_twenty_features_of_the_table(
