@@ -46,8 +46,8 @@ class Study:
 STUDIES: Mapping[str, Study] = {
     "2016": Study(
         patch=64,
-        epochs={"edcstfn": 3, "ecpw_stfn": 2, "gan_stfm": 1, "mlff_gan": 1, "srsf_gan": 1, "stfdiff": 1,
-                "swinstfm": 1},
+        epochs={"edcstfn": 16, "ecpw_stfn": 10, "gan_stfm": 6, "srsf_gan": 4, "mlff_gan": 5, "stfdiff": 4,
+                "swinstfm": 2},
     ),
     "kranj": Study(
         patch=32,

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from cubekit.batching.fusion_set import open_fusion_set
 from cubekit.batching.pairs import Pairs
+from cubekit.cube.contract import MAIN, to_physical
+from cubekit.cube.stack import open_stack
 from cubekit.sources.fusion_sets import FusionSet
 
 LANDSAT_MODIS_2016 = FusionSet(
@@ -43,6 +46,15 @@ class RealSet:
     def open(self, root: Path) -> Pairs:
         """Open all pairs as the files have them, reflectance."""
         return open_fusion_set(self.layout, root / self.layout.name)
+
+    def cubes(self, root: Path) -> tuple[xr.Dataset, xr.Dataset]:
+        """Open the fine and the coarse cube with all dates, also those without a partner; reflectance."""
+        layout = self.layout
+        files = layout.files(root / layout.name)
+        fine = open_stack(files.fine, layout.bands, scale=layout.scale, offset=layout.offset)
+        scale = layout.scale if layout.coarse_scale is None else layout.coarse_scale
+        coarse = open_stack(files.coarse, layout.bands, scale=scale, grid=fine[MAIN])
+        return fine.assign({MAIN: to_physical(fine[MAIN])}), coarse.assign({MAIN: to_physical(coarse[MAIN])})
 
     def ready(self, root: Path, known: np.datetime64 | None = None) -> Pairs:
         """Open all pairs as they are learned from, with lines of the dates up to the last known one."""
