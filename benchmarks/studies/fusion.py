@@ -46,7 +46,7 @@ class Study:
 STUDIES: Mapping[str, Study] = {
     "2016": Study(
         patch=64,
-        epochs={"edcstfn": 16, "ecpw_stfn": 10, "gan_stfm": 6, "srsf_gan": 4, "mlff_gan": 5, "stfdiff": 4,
+        epochs={"edcstfn": 16, "ecpw_stfn": 10, "gan_stfm": 5, "srsf_gan": 2, "mlff_gan": 5, "stfdiff": 4,
                 "swinstfm": 2},
     ),
     "kranj": Study(
