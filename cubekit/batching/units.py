@@ -52,7 +52,7 @@ def splittable(
         If labels and data do not go together.
     """
     check_kind(
-        "samples", data, (Samples, PatchPlan, xr.Dataset), "extract or read them, or plan patches of a cube"
+        "samples", data, (Samples, PatchPlan, xr.Dataset), "open a cube with cubekit.open, or extract samples"
     )
     if isinstance(data, xr.Dataset):
         if labels is None:

@@ -28,7 +28,8 @@ class Reads:
     """Bytes of these pixels as stored in memory; compressed files take less."""
 
     requests: int
-    """Range requests to servers: one for the head of each file, one for each row of 512-pixel tiles."""
+    """Range requests to servers: one for the head of each file, one for each row of 512-pixel tiles; tiles
+    that two blocks share, and small files, are asked for once, which is fewer."""
 
 
 def count_reads(plan: Plan, blocks: Iterable[tuple[int, ...]] | None = None) -> Reads:
@@ -64,7 +65,7 @@ def count_reads(plan: Plan, blocks: Iterable[tuple[int, ...]] | None = None) -> 
     pixels = area[:, None] * by_asset.prod(axis=-1)
     present = plan.form_of != MISSING
     remote = present & np.array([["://" in href for href in row] for row in plan.hrefs])
-    tiles = rows[:, None] * by_asset[..., 0] / _TILE + hits[:, None]
+    tiles = np.maximum(rows[:, None] * by_asset[..., 0] / _TILE, hits[:, None])
     return Reads(
         windows=(hits[:, None] * present).sum(axis=1).astype(np.int64),
         pixels=pixels,
