@@ -128,7 +128,7 @@ def by_hand(inputs: Inputs, clock: Clock) -> Facts:
     _step(network, optimiser, x[:SERIES_BATCH], y[:SERIES_BATCH])
     with clock:
         for _ in range(EPOCHS):
-            for part in torch.randperm(len(x)).split(SERIES_BATCH):
+            for part in torch.randperm(len(x)).split(SERIES_BATCH):  # type: ignore[no-untyped-call]
                 _step(network, optimiser, x[part], y[part])
     return {"kseries_per_s": EPOCHS * len(x) / clock.facts["wall"] / 1e3}
 
@@ -140,8 +140,7 @@ def _series(inputs: Inputs) -> Any:
 
     store = inputs.store()
     labels = ck.load_labels(inputs.folder / "labels.gpkg", store, column="class", inward=20)
-    samples = extract(store, labels, limit_per_class=400, progress=False)
-    return samples
+    return extract(store, labels, limit_per_class=400, progress=False)
 
 
 ROWS = {
