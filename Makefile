@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # Called from the file next to them only, so that one line says it all; every other docstring names each parameter.
-BACK_ROOMS := $(wildcard cubekit/cli/*.py) cubekit/pipeline/scenes.py cubekit/pipeline/classify/steps.py cubekit/pipeline/forecast/steps.py cubekit/pipeline/fractions/steps.py cubekit/sources/headers.py cubekit/testing/files.py \
+BACK_ROOMS := $(wildcard cubekit/cli/*.py) cubekit/pipeline/scenes.py \
+	$(foreach name,classify forecast fractions,cubekit/pipeline/$(name)/steps.py) cubekit/sources/headers.py cubekit/testing/files.py \
 	cubekit/testing/scene.py cubekit/testing/year.py \
-	$(foreach name,blocks compiled conform failures handles http kernels lay metadata remote scenes tiff,cubekit/cube/$(name).py) \
+	$(foreach name,blocks compiled conform failures handles http kernels lay lay_kernels metadata remote scenes tiff,cubekit/cube/$(name).py) \
 	$(foreach name,ledger mark metadata objects place plan regions remote,cubekit/store/$(name).py)
 
 .PHONY: help setup demo test lint format types wheel test-newest test-services test-xbatcher \

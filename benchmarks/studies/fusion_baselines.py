@@ -16,33 +16,12 @@ import odc.geo.xr  # noqa: F401  (registers the accessor)
 import xarray as xr
 
 from benchmarks.report import machine
-from cubekit.batching.fusion_set import open_fusion_set
+from benchmarks.studies.fusion_pairs import SETS
 from cubekit.batching.pairs import Pair, Pairs, open_pairs
 from cubekit.evaluation.fusion_baselines import BASELINES, predict_baseline
 from cubekit.evaluation.fusion_metrics import METRICS
 from cubekit.evaluation.fusion_scores import assess_fusion
-from cubekit.sources.fusion_sets import FusionSet
 
-LANDSAT_MODIS_2016 = FusionSet(
-    name="fusion_landsat_modis_2016",
-    fine="L_{date:%Y_%j}.tif",
-    coarse="M_{date:%Y_%j}-bilinear.tif",
-    fine_folder="",
-    coarse_folder="",
-    bands=("b1", "b2", "nir", "b4"),
-    scale=50_000.0,  # as the USGS codes Landsat 8 at Level 1: reflectance = 2e-5 * number - 0.1
-    offset=-0.1,
-    coarse_scale=10_000.0,
-)
-KRANJ_2020 = FusionSet(
-    name="fusion_landsat_modis_kranj_2020",
-    fine="landsat_filled_{date:%Y%j}_*.tif",
-    coarse="modis_filled_{date:%Y%j}_*.tif",
-    fine_folder="",
-    coarse_folder="",
-    bands=("blue", "green", "red", "nir", "swir16", "swir22"),
-    coarse_scale=1.0,
-)
 FLANDERS_BANDS = ("blue", "green", "red", "nir")
 FLANDERS_RATIO = 8  # 80 m
 CLEAR = (4, 5, 6, 7)  # scene classes: vegetation, bare, water, unclassified
@@ -61,25 +40,18 @@ def main() -> None:
     print(f"{facts['processor']}, {facts['cores']} cores, Python {facts['python']}, {facts['date']}\n")
     begun = time.monotonic()
     for title, pairs in (
-        ("Landsat and MODIS 2016", landsat_modis_2016(folder)),
-        ("Landsat and MODIS, Kranj 2020", kranj_2020(folder)),
+        ("Landsat and MODIS 2016", landsat_modis("2016", folder)),
+        ("Landsat and MODIS, Kranj 2020", landsat_modis("kranj", folder)),
         ("Sentinel-2 and Landsat 8, Flanders 2017-2018", flanders(folder)),
     ):
         print(report(title, [(pair, scores(pair, ratio)) for pair, ratio in pairs]))
     print(f"{time.monotonic() - begun:.0f} s in all")
 
 
-def landsat_modis_2016(folder: Path) -> Iterator[Known]:
-    """Give the pairs of the 2016 set: MODIS on its line to Landsat, which is reflectance at the top."""
-    pairs = open_fusion_set(LANDSAT_MODIS_2016, folder / LANDSAT_MODIS_2016.name)
-    for number, (known, _) in enumerate(pairs.spans):
-        past = pairs.dates[pairs.dates <= known]
-        yield pairs.harmonised(past).normalised(1)[number], 16
-
-
-def kranj_2020(folder: Path) -> Iterator[Known]:
-    """Give the pairs of Kranj, reflectance of both sensors as they are."""
-    yield from ((pair, 16) for pair in open_fusion_set(KRANJ_2020, folder / KRANJ_2020.name).normalised(1))
+def landsat_modis(name: str, folder: Path) -> Iterator[Known]:
+    """Give the pairs of a set, each with what is known by its first date."""
+    known = [span[0] for span in SETS[name].open(folder).spans]
+    yield from ((SETS[name].ready(folder, day)[number], 16) for number, day in enumerate(known))
 
 
 def flanders(folder: Path) -> Iterator[Known]:

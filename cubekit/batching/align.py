@@ -78,8 +78,9 @@ def fit_lines(coarse: xr.DataArray, fine: xr.DataArray) -> tuple[FloatArray, Flo
     OptionError
         If the coarse images of a band hold one value only, or nothing.
     """
-    known = coarse.notnull() & fine.notnull().data
-    x, y = (cube.astype("float64").where(known.data) for cube in (coarse, fine))
+    fine = coarse.copy(data=fine.data)  # place by place: hours and rounding of coordinates may differ
+    known = coarse.notnull() & fine.notnull()
+    x, y = (cube.astype("float64").where(known) for cube in (coarse, fine))
     over = ("time", "y", "x")
     moments = xr.Dataset({"x": x.mean(over), "y": y.mean(over)})
     mean = dask.compute(moments)[0]  # type: ignore[no-untyped-call,attr-defined]
@@ -92,6 +93,25 @@ def fit_lines(coarse: xr.DataArray, fine: xr.DataArray) -> tuple[FloatArray, Flo
         )
     slope = (sums["xy"] / sums["xx"]).to_numpy()
     return slope, mean["y"].to_numpy() - slope * mean["x"].to_numpy()
+
+
+def on_lines(coarse: xr.DataArray, slope: FloatArray, intercept: FloatArray) -> xr.DataArray:
+    """Put a coarse cube on its lines to a fine one.
+
+    Parameters
+    ----------
+    coarse : xarray.DataArray
+        Physical values with a dimension ``band``.
+    slope, intercept : numpy.ndarray
+        ``(band,)``, as :func:`fit_lines` gives them.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``slope * coarse + intercept`` float32, as lazy as `coarse`.
+    """
+    a, b = (xr.DataArray(line.astype("float32"), dims="band") for line in (slope, intercept))
+    return (coarse * a + b).transpose(*coarse.dims)
 
 
 def as_array(cube: xr.Dataset | xr.DataArray | StrPath, what: str) -> xr.DataArray:

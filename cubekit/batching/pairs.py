@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from cubekit.batching.align import align, as_array, fit_lines
+from cubekit.batching.align import align, as_array, fit_lines, on_lines
 from cubekit.batching.dates import DateMatch, days_of, pair_dates
 from cubekit.batching.pair_patches import IMAGES, Gaps, PairPatches, cut_patches
 from cubekit.batching.patches import Edge, PatchPlan
@@ -245,9 +245,9 @@ class Pairs(Sequence[Pair]):
         lines = fit_lines(self.coarse.isel(time=wanted), self.fine.isel(time=wanted))
         for band, slope, intercept in zip(self.bands, *lines, strict=True):
             _log.info("%s: fine = %.5g * coarse + %.5g", band, slope, intercept)
-        a, b = (xr.DataArray(line.astype("float32"), dims="band") for line in lines)
         if to == "fine":
-            return replace(self, coarse=(self.coarse * a + b).transpose(*self.coarse.dims))
+            return replace(self, coarse=on_lines(self.coarse, *lines))
+        a, b = (xr.DataArray(line.astype("float32"), dims="band") for line in lines)
         if not (np.abs(a) > 0).all():
             raise OptionError("A fine band does not change with the coarse one: there is no way back to it.")
         return replace(self, fine=((self.fine - b) / a).transpose(*self.fine.dims))

@@ -28,8 +28,8 @@ class Reads:
     """Bytes of these pixels as stored in memory; compressed files take less."""
 
     requests: int
-    """Range requests to servers, about: one for the head of each file, one for each row of 512-pixel tiles in
-    a block. Tiles that a neighbouring block fetched along with its own make it fewer."""
+    """Range requests to servers: one for the head of each file, one for each row of 512-pixel tiles; tiles
+    that two blocks share, and small files, are asked for once, which is fewer."""
 
 
 def count_reads(plan: Plan, blocks: Iterable[tuple[int, ...]] | None = None) -> Reads:

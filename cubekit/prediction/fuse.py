@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from cubekit.batching.align import align, as_array
+from cubekit.batching.align import align, as_array, fit_lines, on_lines
 from cubekit.batching.dates import days_of, pair_dates
 from cubekit.batching.pairs import Pair
 from cubekit.cube.contract import MAIN, to_physical
@@ -73,6 +73,7 @@ def fuse_series(  # noqa: PLR0913
     scale: float = 1.0,
     coarse_scale: float | None = None,
     tolerance: float = 0,
+    harmonise: bool = False,
     resampling: Literal["cubic", "bilinear", "nearest"] = "cubic",
     tile: int | None = None,
     window: int | None = None,
@@ -107,6 +108,9 @@ def fuse_series(  # noqa: PLR0913
         Values below zero become 0.
     tolerance : float, optional
         Days that a fine date and its coarse image may lie apart.
+    harmonise : bool, optional
+        Whether to put coarse images on their line to the fine ones, band by band, fitted now on all dates
+        that both have: for a model trained on ``pairs.harmonised(…)``. Scales then count for both as `scale`.
     resampling : {"cubic", "bilinear", "nearest"}, optional
         How coarse images come to the fine grid.
     tile : int, optional
@@ -151,9 +155,11 @@ def fuse_series(  # noqa: PLR0913
             f"No fine date has a coarse image within {tolerance:g} day(s): {match!r}. Raise tolerance=."
         )
     ready = to_physical(near.sel(band=list(model.card.bands)).isel(time=match.fine))
+    if harmonise:
+        far = on_lines(far, *fit_lines(far.isel(time=match.coarse), ready))
     images = _Images(
         fine=_scaled(ready, scale),
-        coarse=_scaled(far, scale if coarse_scale is None else coarse_scale),
+        coarse=_scaled(far, scale if harmonise or coarse_scale is None else coarse_scale),
         of=match.coarse.tolist(),
         days=days_of(far),
     )

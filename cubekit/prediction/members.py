@@ -229,10 +229,13 @@ def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[..., Flo
         return forward
     if type(model) is Model and all(part.device.type == "cpu" for part in model.network.parameters()):
         model = Model(quick_series(model.network), model.card)
-    method: Callable[..., FloatArray] = getattr(
-        model, "values" if kind == "value" or not hasattr(model, "probabilities") else "probabilities"
-    )
-    return method
+    name = "values" if kind == "value" or not hasattr(model, "probabilities") else "probabilities"
+
+    def whole(*inputs: FloatArray) -> FloatArray:
+        result: FloatArray = getattr(model, name)(*inputs)
+        return result
+
+    return whole
 
 
 def _turn(image: FloatArray, quarter: int, *, mirror: bool) -> FloatArray:

@@ -92,6 +92,8 @@ def check_settings(settings: Mapping[str, Any], *, task: Task, with_valid: bool)
     ----------
     settings : mapping
         Name of each argument to its value.
+    task : {"classify", "fractions", "forecast", "fuse"}
+        Kind of problem.
     with_valid : bool
         Whether there are validation samples.
 

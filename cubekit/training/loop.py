@@ -35,10 +35,10 @@ class KeepBest(Callback):
         Whose ``kept`` weights count.
     out : path, optional
         Folder for ``metrics.csv``.
-    valid_every : int, optional
-        Epochs from one validation to the next; the others cannot be the best, and have no scores of it.
     keep : {"loss", "accuracy", "macro_f1", "weighted_f1"}, optional
         The score that the task watches, lowest; or another, highest.
+    valid_every : int, optional
+        Epochs from one validation to the next; the others cannot be the best, and have no scores of it.
     """
 
     def __init__(

@@ -101,6 +101,30 @@ def test_commands_do_the_same_one_by_one(
     assert "Unexpected" not in told
 
 
+def test_a_published_npz_gives_the_forecast_of_the_rasters(ran: RunResult, tmp_path: Path) -> None:
+    archive = ran.folder / "archive"
+    maps = ck.open(ran.files["cube"])["data"].sel(band="NDVI")
+    valid, years = np.isfinite(maps.to_numpy()), maps["time"].dt.year.to_numpy()
+    backwards = slice(None, None, -1)  # such files are in any order
+    np.savez(
+        tmp_path / "maps.npz",
+        data=np.where(valid, maps.to_numpy(), -9)[backwards],
+        valid_mask=valid[backwards],
+        years=years[backwards],
+    )
+    buffer, mine = (archive / zone / "NDVI" / "Landsat_NDVI_2001.tif" for zone in ("buffer", "mine"))
+    job = yaml.safe_load(find("pipelines", "vegetation_forecast").read_text())
+    job["maps"] = {"npz": {"path": str(tmp_path / "maps.npz"), "like": str(buffer)}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    settings = SMALL | {"root": "", "zones": {"mine": str(mine), "buffer": str(buffer)}}
+    found = ck.run(tmp_path / "job.yaml", out=tmp_path / "run", settings=settings)
+    (old,), (new,) = ran.scores.values(), found.scores.values()
+    assert new.overall == pytest.approx(old.overall, rel=1e-5)
+    with rasterio.open(found.files["map"]) as one, rasterio.open(ran.files["map"]) as other:
+        assert one.transform == other.transform
+        np.testing.assert_allclose(one.read(1), other.read(1), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -213,6 +213,19 @@ def test_a_written_series_is_a_store_that_goes_on(tmp_path: Path) -> None:
     assert ck.open(tmp_path / "dense.zarr").odc.geobox == fine.odc.geobox
 
 
+def test_sensors_that_differ_are_brought_together_first() -> None:
+    model = fresh("test-change")
+    fine, coarse = cube(DAYS[[1, 6]] + np.timedelta64(9, "h"), 0), cube(DAYS, 1)
+    found = fuse_series(model, fine, coarse * 3000 + 40, harmonise=True)["data"]
+    lined = coarse.copy(deep=True)
+    for number in range(len(BANDS)):
+        far, near = coarse["data"][:, number], fine["data"][:, number]
+        slope, intercept = np.polyfit(far[[1, 6]].values.ravel(), near.values.ravel(), 1)
+        lined["data"][:, number] = slope * far + intercept
+    np.testing.assert_allclose(found, fuse_series(model, fine, lined)["data"], atol=1e-5)
+    assert float(np.abs(found - fuse_series(model, fine, coarse)["data"]).max()) > 0.1
+
+
 def test_what_does_not_fit_is_refused() -> None:
     model = fresh("test-change")
     fine, coarse = cube(DAYS[[1, 6]], 0), cube(DAYS, 1)

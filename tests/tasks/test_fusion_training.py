@@ -20,6 +20,7 @@ from cubekit.tasks.examples import Examples  # noqa: E402
 from cubekit.tasks.fuse import Fuser  # noqa: E402
 from cubekit.tasks.fusion_recipes import RECIPES, TERMS  # noqa: E402
 from cubekit.tasks.task import Recipe, Task, adam, scheduler_of  # noqa: E402
+from cubekit.training import setup  # noqa: E402
 from cubekit.training.fit import fit  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -132,7 +133,7 @@ def test_a_killed_training_ends_in_equal_weights(
 ) -> None:
     for name, kind in (("test-judged", Judged), ("test-denoiser", Denoiser)):
         register(name, task="fuse", form="image")(kind)
-    monkeypatch.setattr("cubekit.training.setup.RECIPES", {"test-judged": TINY})
+    monkeypatch.setattr(setup, "RECIPES", {"test-judged": TINY})
     options: dict[str, Any] = {
         "network": network, "train": pairs(4), "valid": pairs(2, seed=1), "epochs": 2, "batch": 2,
         "pretrain": 1, "checkpoint_minutes": 0, "progress": False,
