@@ -239,7 +239,7 @@ def predict(model: Model, spec: FusePipeline, pairs: Pairs, path: Path) -> list[
     pairs : Pairs
         Whose second dates are predicted.
     path : pathlib.Path
-        Of the store; replaced.
+        Of the store; replaced. Its attributes ``t1`` and ``t2`` list the dates of each pair.
 
     Returns
     -------
@@ -261,5 +261,7 @@ def predict(model: Model, spec: FusePipeline, pairs: Pairs, path: Path) -> list[
     numbers = xr.Variable("time", np.arange(len(images)))
     series = xr.concat(images, numbers if len(set(when)) < len(when) else xr.Variable("time", when))
     series.attrs["_FillValue"] = np.float32(np.nan)
-    written = cubekit.write(series.to_dataset(name=MAIN), path, layout="maps", overwrite=True, progress=False)
+    dates = {name: [str(span[end]) for span in pairs.spans] for end, name in enumerate(("t1", "t2"))}
+    cube = series.to_dataset(name=MAIN).assign_attrs(dates)
+    written = cubekit.write(cube, path, layout="maps", overwrite=True, progress=False)
     return [written[MAIN][number] for number in range(len(images))]
