@@ -108,7 +108,7 @@ def test_a_constant_cube_is_learned_and_forecast(tmp_path: Path) -> None:
         year_batches(cube, split, "valid", samples=8, batch=8),
     )
     model = ck.fit(
-        "convlstm_unet", *streams, epochs=8, learning_rate=0.01, schedule="plateau", progress=False,
+        "convlstm_unet", *streams, epochs=6, learning_rate=0.01, schedule="plateau", progress=False,
         precision="bf16",
     )  # fmt: skip
     assert model.card.times[-1].startswith("2006")  # 2008 is held out, 2007 the last target
