@@ -48,7 +48,7 @@ def main() -> None:
     for out in (DAYS[1], DAYS[2]):
         known = [day for day in DAYS if day != out]
         start = perf_counter()
-        model = _trained(fine.sel(time=known), coarse, known, options.network, options.epochs)
+        model = _trained(fine.sel(time=known), coarse, known, options)
         trained = perf_counter() - start
         truth, few = _on(fine, out), fine.sel(time=known)
         for ways, image in _images(model, few, coarse, known, out):
@@ -56,6 +56,11 @@ def main() -> None:
             print(f"| {out} | {ways} | " + " | ".join(f"{scores[name]:.4g}" for name in METRICS) + " |")
         start = perf_counter()
         series = ck.fuse_series(model, few, coarse, known=_way(out)).compute()
+        made = _fused(model, few, coarse, out, _way(out))
+        apart = np.sqrt(np.square(made - truth).mean(("y", "x")))
+        bias = (made - truth).mean(("y", "x"))
+        print("RMSE by band:", ", ".join(f"{name} {value:.4f}" for name, value in _by_band(apart)))
+        print("mean error by band:", ", ".join(f"{name} {value:+.4f}" for name, value in _by_band(bias)))
         print(f"{series.sizes['time']} days: {perf_counter() - start:.1f} s; training {trained:.0f} s\n")
         if options.picture and out == DAYS[1]:
             save_figure(_figure(series, fine, coarse, out), options.picture)
@@ -64,7 +69,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", default="edcstfn")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=2, help="patches a step")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     return parser.parse_args()
 
@@ -74,14 +80,21 @@ def _way(out: str) -> Known:
     return "both" if out == DAYS[1] else "before"
 
 
-def _trained(fine: xr.Dataset, coarse: xr.Dataset, known: list[str], name: str, epochs: int) -> Model:
+def _trained(fine: xr.Dataset, coarse: xr.Dataset, known: list[str], options: argparse.Namespace) -> Model:
     """Learn from the two known dates, forwards and backwards."""
     steps = [(known[0], known[1]), (known[1], known[0])]
     cut = open_pairs(fine, coarse, steps=steps).normalised(1).patches(32, 4)
     examples = Examples(
         arrays=cut.arrays, bands=cut.bands, crs=cut.crs, resolution=cut.resolution, extent=cut.extent
     )
-    return ck.fit(name, examples, epochs=epochs, batch=4, seed=42, progress=False)
+    return ck.fit(
+        options.network,
+        examples,
+        epochs=options.epochs,
+        batch=options.batch,
+        seed=42,
+        progress=False,
+    )
 
 
 def _images(
@@ -90,8 +103,7 @@ def _images(
     """Give the held-out image by network, copy, change and, between two dates, lines in time."""
     ways: tuple[Known, ...] = ("both", "nearest") if _way(out) == "both" else ("before",)
     for way in ways:
-        series = ck.fuse_series(model, fine, coarse, dates=[out], known=way)
-        yield f"{way} | network {model.card.network}", series["data"][0].compute()
+        yield f"{way} | network {model.card.network}", _fused(model, fine, coarse, out, way)
     images, far = fine["data"], coarse["data"]
     start = images.sel(time=known[_nearest(known, out)])
     wanted = _on(coarse, out)
@@ -101,6 +113,18 @@ def _images(
         between, moved = (cube.interp(time=np.datetime64(out)) for cube in (images, far.sel(time=known)))
         yield "both | line in time between F1 and F3", between
         yield "both | the same + (C2 - line in time between C1 and C3)", between + wanted - moved
+
+
+def _fused(model: Model, fine: xr.Dataset, coarse: xr.Dataset, day: str, way: Known) -> xr.DataArray:
+    """Return the image of a day, made from known dates."""
+    series = ck.fuse_series(model, fine, coarse, dates=[day], known=way)
+    return series["data"][0].drop_vars(("time", "known_date")).compute()
+
+
+def _by_band(values: xr.DataArray) -> list[tuple[str, float]]:
+    return [
+        (str(name), float(value)) for name, value in zip(values["band"].values, values.values, strict=True)
+    ]
 
 
 def _on(cube: xr.Dataset, day: str) -> xr.DataArray:
