@@ -7,12 +7,11 @@ are allowed in code (``allow_hosts=``) or by the user's environment (``CUBEKIT_A
 import ipaddress
 import logging
 import os
-import pickle
 import re
 import socket
 from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import yaml
@@ -32,7 +31,6 @@ ALLOW_HOSTS_VARIABLE: Final = "CUBEKIT_ALLOW_HOSTS"
 MAX_YAML_BYTES: Final = 1_000_000
 MAX_YAML_NODES: Final = 100_000
 MAX_YAML_DEPTH: Final = 32
-MAX_PICKLE_BYTES: Final = 1 << 30
 
 _PRIVATE_NAMES: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
@@ -181,141 +179,6 @@ def load_yaml(path: StrPath) -> Any:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader subclass)
     except yaml.YAMLError as error:
         raise CatalogError(f"{file}: not acceptable YAML. {error}") from error
-
-
-def read_array_pickle(path: StrPath) -> Any:
-    """Read a pickle that holds NumPy arrays of numbers in plain containers, and run nothing of it.
-
-    The one place where a pickle of others is read, for the published zone masks. Of all that a pickle can
-    name, only what arrays of numbers are made of is known here, and replaced by functions of our own;
-    everything else is refused before it is looked up.
-
-    Parameters
-    ----------
-    path : path
-        Local file.
-
-    Returns
-    -------
-    object
-        Dictionaries, lists, tuples, texts, numbers and arrays of booleans or numbers.
-
-    Raises
-    ------
-    SecurityError
-        If the file names anything else, is too large, or is damaged.
-    """
-    file = Path(path)
-    try:
-        with file.open("rb") as stream:
-            return _unwrapped(_ArrayUnpickler(_bounded(stream, file.stat().st_size)).load())
-    except SecurityError as error:
-        raise SecurityError(f"{file}: {error}") from None
-    except OSError as error:
-        raise SecurityError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:
-        raise SecurityError(f"{file} is no pickle of arrays ({type(error).__name__}: {error}).") from error
-
-
-def _bounded(stream: BinaryIO, size: int) -> BinaryIO:
-    """Return a stream, unless it is too large to be a mask."""
-    if size > MAX_PICKLE_BYTES:
-        raise SecurityError(f"it has {size} bytes, expected at most {MAX_PICKLE_BYTES} in a mask.")
-    return stream
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler that builds arrays of numbers and plain containers."""
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        known = _BUILDERS.get((module.replace("numpy._core.", "numpy.core."), name))
-        if known is None:
-            raise SecurityError(
-                f"it names {module}.{name}, which is not what arrays of numbers are made of. Nothing was run."
-            )
-        return known
-
-
-class _Number:
-    """What a pickle says of the type of an array; NumPy's own type never takes a state from outside."""
-
-    def __init__(self, code: object, *_: object) -> None:
-        self.code, self.order = str(code), "="
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = str(state[1])
-
-    def resolve(self) -> Any:
-        """Return the type, one of booleans or numbers."""
-        import numpy as np
-
-        if not re.fullmatch(r"[<>|=]?[biuf]\d{1,2}", self.code) or self.order not in {"<", ">", "|", "="}:
-            raise SecurityError(f"it holds values of type {self.code!r}, expected booleans or numbers.")
-        turned: Literal["<", ">", "="] = "<" if self.order == "<" else ">" if self.order == ">" else "="
-        return np.dtype(self.code).newbyteorder(turned)
-
-
-class _PickledArray:
-    """What a pickle says of an array: type, shape and bytes."""
-
-    def __init__(self, *_: object) -> None:
-        self.values: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, kind, by_column, raw = state
-        self.fill(raw, kind, shape, order="F" if by_column else "C")
-
-    def fill(self, raw: Any, kind: Any, shape: Any, *, order: Literal["C", "F"]) -> None:
-        """Make the array; NumPy refuses bytes that do not fill the shape."""
-        import numpy as np
-
-        if not isinstance(kind, _Number) or not isinstance(raw, bytes | bytearray):
-            raise SecurityError("it builds an array in a way that NumPy does not.")
-        self.values = np.frombuffer(raw, kind.resolve()).reshape(shape, order=order)
-
-
-def _from_buffer(raw: Any, kind: Any, shape: Any, order: str) -> _PickledArray:
-    """Make an array as pickles of protocol 5 do."""
-    made = _PickledArray()
-    made.fill(raw, kind, shape, order="F" if order == "F" else "C")
-    return made
-
-
-def _encoded(text: str, code: str) -> bytes:
-    """Give the bytes that old pickles hold as text."""
-    if code != "latin1":
-        raise SecurityError(f"it holds bytes as {code!r}, expected latin1.")
-    return text.encode("latin1")
-
-
-def _class_of_arrays(*_: object) -> None:
-    """Stand for the class of arrays, which pickles name but do not call."""
-    raise SecurityError("it builds an array in a way that NumPy does not.")
-
-
-_BUILDERS: Final[dict[tuple[str, str], Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy", "ndarray"): _class_of_arrays,
-    ("numpy", "dtype"): _Number,
-    ("_codecs", "encode"): _encoded,
-}
-"""All that a pickle of arrays of numbers names, and what stands for it here."""
-
-
-def _unwrapped(found: Any, depth: int = 0) -> Any:
-    """Return plain containers with arrays in them; refuse everything else."""
-    if depth > MAX_YAML_DEPTH:
-        raise SecurityError(f"it is nested deeper than {MAX_YAML_DEPTH}.")
-    if isinstance(found, _PickledArray) and found.values is not None:
-        return found.values
-    if type(found) is dict:
-        return {_unwrapped(key, depth + 1): _unwrapped(each, depth + 1) for key, each in found.items()}
-    if type(found) in {list, tuple}:
-        return type(found)(_unwrapped(each, depth + 1) for each in found)
-    if found is None or type(found) in {bool, int, float, str, bytes}:
-        return found
-    raise SecurityError(f"it holds {type(found).__name__.strip('_')}, expected numbers, texts and arrays.")
 
 
 def _refusal(href: str, why: str) -> SecurityError:

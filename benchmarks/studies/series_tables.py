@@ -159,6 +159,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     import torch
 
+    torch.set_num_threads(1)
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread; at most "
         f"{options.epochs} epochs, patience 12, batch 64; mean ± standard deviation of {options.folds} folds"

@@ -329,7 +329,7 @@ def _dataset(
         told = extra[["longitude", "latitude"]].to_numpy("float64")[order]
         place = np.where(np.isnan(place), told, place)
     first = np.datetime64(f"{year:04d}-01", "M")
-    times: Array = np.arange(first, first + values.shape[1]).astype("datetime64[ns]")
+    times: Array = np.arange(first, first + np.timedelta64(values.shape[1], "M")).astype("datetime64[ns]")
     return xr.Dataset(
         {
             "reflectance": (("pixel", "time", "band"), values.astype("float32"), {"units": "1"}),

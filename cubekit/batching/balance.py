@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 from cubekit.batching.assign import PARTS, TEST, TRAIN
 from cubekit.batching.places import places_of
 from cubekit.batching.samples import Samples
+from cubekit.batching.split_record import Split
 from cubekit.batching.units import (
     DROPPED,
     check_positions,
@@ -60,6 +61,9 @@ class BalancedSplit:
 
     dropped: int
     """Samples that the buffer took."""
+
+    record: Split
+    """Which part each sample is in, to save, to draw, or to apply to the same samples elsewhere."""
 
     @property
     def parts(self) -> tuple[Samples, Samples, Samples]:
@@ -170,6 +174,18 @@ def split_balanced(
         spread=spread,
         distance=_distance(samples.position, part),
         dropped=int((part == DROPPED).sum()),
+        record=Split(
+            part=part.astype("int8"),
+            places=places,
+            options={
+                "by": "balanced blocks",
+                "fractions": share.tolist(),
+                "block": float(block),
+                "buffer": _reach(samples, buffer, pixel),
+                "tolerance": float(tolerance),
+                "seed": int(seed),
+            },
+        ),
     )
 
 

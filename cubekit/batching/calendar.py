@@ -1,6 +1,6 @@
 """Rows of a table become series on one calendar: equal dates, dates in common, or calendar months."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,7 +89,8 @@ def series_of(
     Raises
     ------
     LabelError
-        If series differ in their dates, or a constant column changes or is empty.
+        If there are no rows, or rows without a series or a date; if series differ in their dates, or a
+        constant column changes or is empty.
     OptionError
         If a number does not fit the encoding, or `months` is no span of months.
     """
@@ -97,7 +98,8 @@ def series_of(
     if months is not None and steps != "months":
         raise OptionError(f"months={months!r} goes with steps='months', not with steps={steps!r}.")
     series, names = pd.factorize(table[id])
-    when = pd.to_datetime(table[date], utc=True).to_numpy(dtype="datetime64[ns]")
+    when = pd.to_datetime(table[date], utc=True, errors="coerce").to_numpy(dtype="datetime64[ns]")
+    _refuse_empty({id: series < 0, date: np.isnat(when)})
     order = np.lexsort((when, series))
     table, series, when = table.iloc[order], series[order], when[order]
     heads = np.flatnonzero(np.r_[True, np.diff(series) != 0])
@@ -161,6 +163,18 @@ def stored_numbers(columns: pd.DataFrame, encoding: Encoding | None) -> Array:
                 f"{int(wrong.sum())} numbers do not fit the encoding's {dtype}, such as {values[wrong][0]!r}."
             )
     return values.astype(dtype)
+
+
+def _refuse_empty(cells: Mapping[str, Array]) -> None:
+    """Raise if there are no rows, or any that belong to no series or to no date."""
+    for column, lacking in cells.items():
+        if not len(lacking):
+            raise LabelError("The table has no rows.")
+        if lacking.any():
+            raise LabelError(
+                f"{int(lacking.sum())} of {len(lacking)} rows have nothing readable in column {column!r}, "
+                f"the first is row {int(lacking.argmax())}: fill or drop them."
+            )
 
 
 def _refuse_changes(cells: "pd.Series[Any]", names: Array, series: IntArray, heads: IntArray) -> None:

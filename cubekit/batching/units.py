@@ -52,7 +52,10 @@ def splittable(
         If labels and data do not go together.
     """
     check_kind(
-        "samples", data, (Samples, PatchPlan, xr.Dataset), "open a cube with cubekit.open, or extract samples"
+        "samples",
+        data,
+        (Samples, PatchPlan, xr.Dataset),
+        "extract or read them, or plan patches of a cube that cubekit.open gives",
     )
     if isinstance(data, xr.Dataset):
         if labels is None:

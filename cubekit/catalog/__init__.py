@@ -4,10 +4,12 @@ The schema is described in ``docs/catalog.md`` and in the header of ``catalogs/s
 """
 
 from cubekit.catalog.files import SEARCH_PATH_VARIABLE, open_catalog
+from cubekit.catalog.names import SENTINEL2, find_bands
 from cubekit.catalog.records import Band, Catalog, Collection, Flag, Provider, Quality, bit_test
 
 __all__ = [
     "SEARCH_PATH_VARIABLE",
+    "SENTINEL2",
     "Band",
     "Catalog",
     "Collection",
@@ -15,5 +17,6 @@ __all__ = [
     "Provider",
     "Quality",
     "bit_test",
+    "find_bands",
     "open_catalog",
 ]

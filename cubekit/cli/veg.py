@@ -36,22 +36,23 @@ def mask(
 
     A pickle is read by a reader that knows arrays of numbers only, so nothing in it can run.
     """
-    import rioxarray
+    from odc.geo.xr import xr_coords
 
     from cubekit.cube.yearly import read_mask, zone_mask
+    from cubekit.pipeline.forecast.steps import grid_of
 
     pickled = source.suffix.lower() in {".pkl", ".pickle"}
     if pickled and like is None:
         raise OptionError(
             "A pickled mask does not say where it lies: give --like with a raster of the same pixels."
         )
-    grid: Any = rioxarray.open_rasterio(like or source).isel(band=0, drop=True)  # type: ignore[union-attr]
-    inside = read_mask(source) if pickled else zone_mask(source, grid.odc.geobox).to_numpy()
-    if inside.shape != grid.shape:
-        raise OptionError(f"--like {like}: {grid.shape} pixels, the mask has {inside.shape}.")
-    found = grid.copy(data=inside.astype("uint8"))
-    found.attrs = {"_FillValue": np.uint8(0), "long_name": "zone"}
-    cubekit.export(found.rename("zone"), out)
+    box = grid_of(like or source)
+    inside = read_mask(source) if pickled else zone_mask(source, box).to_numpy()
+    if inside.shape != tuple(box.shape):
+        raise OptionError(f"--like {like}: {tuple(box.shape)} pixels, the mask has {inside.shape}.")
+    attrs = {"_FillValue": np.uint8(0), "long_name": "zone"}
+    found = xr.DataArray(inside.astype("uint8"), xr_coords(box), ("y", "x"), name="zone", attrs=attrs)
+    cubekit.export(found, out)
     print(f"{int(inside.sum())} of {inside.size} pixels lie in the zone; saved to {out}")
 
 
@@ -89,7 +90,7 @@ def build(  # noqa: PLR0913
             raise OptionError(
                 "An .npz file does not say where it lies: give --like with a raster of the same pixels."
             )
-        cube = read_yearly_npz(source, index, like=grid_of(str(like)), missing=choice)
+        cube = read_yearly_npz(source, index, like=grid_of(like), missing=choice)
     else:
         cube = cubekit.open_yearly(
             source, index, zone=zone, pattern=pattern, outside=outside, scale=scale, missing=choice

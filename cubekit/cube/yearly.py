@@ -13,9 +13,11 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from cubekit.cube.contract import DIMS, MAIN, encoding_of, geobox_of, is_valid, to_physical
+from cubekit.cube.kernels import valid_in
 from cubekit.cube.load import open_cube
+from cubekit.cube.resample import Pixels, positions, sample_nearest, window_of
 from cubekit.errors import ArchiveError, CubeError, OptionError, check_option
-from cubekit.security import read_array_pickle
+from cubekit.pickled_arrays import read_array_pickle
 from cubekit.sources.archive import open_archive
 from cubekit.typing import Array, BoolArray, StrPath
 
@@ -199,21 +201,21 @@ def zone_mask(source: StrPath, grid: xr.Dataset | GeoBox, *, outside: float = 0.
     """
     import rasterio
     from odc.geo.xr import xr_coords
-    from rasterio.vrt import WarpedVRT
 
     box = grid if isinstance(grid, GeoBox) else geobox_of(grid)
     try:
-        with (
-            rasterio.open(source, driver="GTiff") as file,
-            WarpedVRT(
-                file, crs=str(box.crs), transform=box.transform, height=box.height, width=box.width,
-                nodata=outside if file.nodata is None else file.nodata,
-            ) as laid,
-        ):  # fmt: skip
-            values = laid.read(1, masked=True)
+        with rasterio.open(source, driver="GTiff") as file:
+            own = GeoBox(file.shape, file.transform, box.crs if file.crs is None else str(file.crs))
+            where = positions(own, box)
+            window = window_of(where, file.shape, 0)
+            if window is None:
+                raise ArchiveError(f"{source} lies beside the grid of shape {tuple(box.shape)}.")
+            part = ((window.top, window.bottom), (window.left, window.right))
+            values, nodata = file.read(1, window=part), file.nodata
     except rasterio.RasterioIOError as error:
         raise ArchiveError(f"{source} cannot be read as a zone: {error}") from error
-    inside = ~np.ma.getmaskarray(values) & (values.data != outside) & np.isfinite(values.data)
+    known = valid_in(values, nodata) & (values != outside) & np.isfinite(values)
+    inside = sample_nearest(Pixels(values, known), window, where).valid
     if not inside.any():
         raise ArchiveError(f"{source}: no pixel of the grid of shape {tuple(box.shape)} lies in the zone.")
     return xr.DataArray(inside, xr_coords(box), ("y", "x"), attrs={"long_name": "pixels in the zone"})

@@ -21,7 +21,7 @@ from cubekit.exports.figures import (
 )
 from cubekit.exports.maps import class_areas
 from cubekit.exports.report import KeyFigure, Picture, Report, Section, Table
-from cubekit.labels import ClassTable, class_table
+from cubekit.labels import class_table
 from cubekit.typing import FloatArray, IntArray
 
 FEW = 30
@@ -268,9 +268,7 @@ def _estimated_areas(result: ClassMap) -> list[Table]:
         ]
         for i, name in enumerate(found.classes)
     ]
-    colours = dict(
-        zip(class_table(result.prediction).names, class_table(result.prediction).colours, strict=True)
-    )
+    colours = _colours(result.prediction)
     table = Table(
         columns=["class", "mapped", "estimated area", "user's accuracy", "producer's accuracy"],
         rows=rows,
@@ -284,19 +282,6 @@ def _estimated_areas(result: ClassMap) -> list[Table]:
 def _accuracy_section(result: ClassMap) -> Section:
     """Return scores by method and by class."""
     every = {"this model": result.accuracy, **result.baselines, **result.reference}
-    methods = Table(
-        columns=["method", "samples", "overall accuracy", "macro F1", "kappa"],
-        rows=[
-            [
-                name,
-                f"{int(s.support.sum()):,}",
-                f"{s.overall:.1%}",
-                _three_digits(s.macro_f1),
-                _three_digits(s.kappa),
-            ]
-            for name, s in every.items()
-        ],
-    )
     pictures = [Picture.of(confusion_figure(result.accuracy, title="Test samples"), "Rows are the truth.")]
     pictures += [
         Picture.of(confusion_figure(score, title=name), "Rows are the truth.")
@@ -312,18 +297,62 @@ def _accuracy_section(result: ClassMap) -> Section:
     return Section(
         title="Accuracy",
         pictures=pictures,
-        tables=[methods, _class_table(class_table(result.prediction), result.accuracy)],
+        tables=[method_table(every), class_score_table(result.accuracy, _colours(result.prediction))],
     )
 
 
-def _class_table(table: ClassTable, accuracy: Scores) -> Table:
-    """Return scores by class."""
+def _colours(prediction: xr.Dataset) -> dict[str, str]:
+    """Return the colour of each class."""
+    table = class_table(prediction)
+    return dict(zip(table.names, table.colours, strict=True))
+
+
+def method_table(every: Mapping[str, Scores]) -> Table:
+    """Put the scores of several methods side by side.
+
+    Parameters
+    ----------
+    every : mapping
+        Name of each method to its scores.
+
+    Returns
+    -------
+    Table
+        One row a method.
+    """
+    rows = [
+        [
+            name,
+            f"{int(s.support.sum()):,}",
+            f"{s.overall:.1%}",
+            _three_digits(s.macro_f1),
+            _three_digits(s.kappa),
+        ]
+        for name, s in every.items()
+    ]
+    return Table(columns=["method", "samples", "overall accuracy", "macro F1", "kappa"], rows=rows)
+
+
+def class_score_table(accuracy: Scores, colours: Mapping[str, str]) -> Table:
+    """Show the scores of each class.
+
+    Parameters
+    ----------
+    accuracy : Scores
+        Of one method.
+    colours : mapping
+        Class name to colour, where it is known.
+
+    Returns
+    -------
+    Table
+        One row a class.
+    """
     columns = (accuracy.producers, accuracy.users, accuracy.f1)
     rows = [
         [name, f"{int(accuracy.support[i]):,}", *(_three_digits(column[i]) for column in columns)]
         for i, name in enumerate(accuracy.classes)
     ]
-    colours = dict(zip(table.names, table.colours, strict=True))
     return Table(
         columns=["class", "test samples", "producer's accuracy", "user's accuracy", "F1"],
         rows=rows,

@@ -13,7 +13,8 @@ from cubekit.batching.split_record import Split
 from cubekit.errors import OptionError
 from cubekit.nn.registry import Task
 from cubekit.pipeline.comparison import Comparison, Row, numbers
-from cubekit.pipeline.contest import PATCHES, Contest, Contestant, Trial, label_of
+from cubekit.pipeline.contest import Contest, Contestant, Trial, label_of
+from cubekit.pipeline.patches import PATCHES
 from cubekit.tasks.examples import Examples
 from cubekit.training.bundle import Model
 from cubekit.training.fit import SPLIT

@@ -6,20 +6,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import xarray as xr
-from dask.base import tokenize
 from torch import nn
 
-from cubekit.batching.augment import Augmentation
-from cubekit.batching.footprints import patches_of, pixels_of
-from cubekit.batching.normalise_fit import fit_normalisation
 from cubekit.batching.samples import Samples
-from cubekit.batching.torch import batches
-from cubekit.cube.contract import MAIN
 from cubekit.errors import OptionError, did_you_mean
-from cubekit.evaluation.accuracy import MISSING, assess
-from cubekit.nn.registry import Task, describe
+from cubekit.evaluation.accuracy import assess
+from cubekit.nn.registry import Task
+from cubekit.pipeline.patches import PATCHES, PatchTraining, classes_at, sees_patches
 from cubekit.pipeline.training import trained_once
 from cubekit.prediction.predict import predict
 from cubekit.training.bundle import Model
@@ -28,9 +22,6 @@ from cubekit.training.scores import Scores, score_model
 
 Contestant = str | nn.Module | Model
 """Name of a network, a network of one's own, or a model that is trained already."""
-
-PATCHES: Mapping[str, Any] = {"size": 32, "stride": None, "batch": 16, "flips": True}
-"""How networks that see patches are fed where nothing is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +146,7 @@ class Contest:
         patches = self._on_patches(model)
         found, rate = self._map(model) if self.cube is not None and (drawn or patches) else (None, None)
         if patches and found is not None:
-            scores: Scores = self._score_map(found)
+            scores: Scores = assess(self.test.y, classes_at(found, self.test), self.test.classes)
             pace = None
         else:
             start = perf_counter()
@@ -168,13 +159,11 @@ class Contest:
 
     def _recipe(self, network: Contestant, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """Say all that decides what comes out of a training."""
-        parts = [None if part is None else part.digest() for part in (self.train, self.valid, self.test)]
         told = {"network": network, "arguments": arguments, "seed": seed, "settings": self.settings}
-        if not self._on_patches(network):
-            return {**told, "samples": parts[:2]}
-        data = self._ground[MAIN].data
-        values = data.name if hasattr(data, "name") else tokenize(data)
-        return {**told, "samples": parts, "patches": {**PATCHES, **self.patches}, "cube": values}
+        if self._on_patches(network):
+            return {**told, **self._patch_training().recipe()}
+        parts = [None if part is None else part.digest() for part in (self.train, self.valid)]
+        return {**told, "samples": parts}
 
     @property
     def _ground(self) -> xr.Dataset:
@@ -196,26 +185,15 @@ class Contest:
         self, network: str | nn.Module, arguments: Mapping[str, Any], seed: int, place: Path | None
     ) -> Model:
         """Train on patches that hold the same labels and see no pixel of another part."""
-        options = {**self.settings, **PATCHES, **self.patches}
-        size, stride, batch, flips = (options.pop(name) for name in PATCHES)
-        others = [part for part in (self.valid, self.test) if part is not None]
-        plan, labels = patches_of(self.train, others, self._ground, size=size, stride=stride)
-        turned = Augmentation(flip=True, rotate=True) if flips else None
-        stream = batches(
-            self._ground, plan, batch=batch, shuffle=True, seed=seed, labels=labels, augment=turned
+        return self._patch_training().fit(
+            network, arguments=arguments, seed=seed, task=self.task, split=self.split, out=place
         )
-        valid = None
-        if self.valid is not None:
-            plan, labels = patches_of(self.valid, [], self._ground, size=size, stride=size)
-            valid = batches(self._ground, plan, batch=batch, labels=labels)
-        method = options.pop("normalise", "percentile")
-        if method in {"auto", "percentile", "standard"}:  # of all training pixels, as for series
-            method = fit_normalisation(self.train, method="percentile" if method == "auto" else method)
-        if options.get("class_weights") == "balanced":
-            options["class_weights"] = _balanced(self.train)
-        return fit(
-            network, stream, valid, task=self.task, arguments=arguments, seed=seed, out=place,
-            normalise=method, split=self.split, **options,
+
+    def _patch_training(self) -> PatchTraining:
+        """Say what networks that see patches learn from."""
+        return PatchTraining(
+            cube=self._ground, train=self.train, valid=self.valid, test=self.test,
+            settings={**self.settings, **PATCHES, **self.patches},
         )  # fmt: skip
 
     def _map(self, model: Model) -> tuple[xr.DataArray, float]:
@@ -224,25 +202,11 @@ class Contest:
         found = predict(model, self._ground, outputs=("class",))["class"].compute()
         return found, found.size / 1e6 / (perf_counter() - start)
 
-    def _score_map(self, found: xr.DataArray) -> Scores:
-        """Compare a map with the test samples, at their pixels."""
-        predicted = found.to_numpy()[pixels_of(self.test, found.to_dataset())].astype("int64")
-        predicted[predicted == found.attrs["_FillValue"]] = MISSING
-        return assess(self.test.y, predicted, self.test.classes)
-
     def _on_patches(self, network: Contestant) -> bool:
         """Tell whether a network sees patches of the cube; one of the user's own is taken to see series."""
         if not isinstance(self.train, Samples) or isinstance(network, nn.Module):
             return False
-        known = network.card if isinstance(network, Model) else describe(network)
-        return known.form == "patches" and known.task == "classify"
-
-
-def _balanced(samples: Samples) -> list[float]:
-    """Weigh classes by inverse frequency, as :func:`cubekit.fit` does where it knows the samples."""
-    counts = np.array(list(samples.counts().values()))
-    weights: list[float] = (counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))).tolist()
-    return weights
+        return sees_patches(network)
 
 
 def label_of(network: Contestant, number: int) -> str:

@@ -89,6 +89,7 @@ def _composited(items: Items, grid: GeoBox | None, words: Cube, *, mask: str | N
         dilate=words.dilate if mask else 0,
         opening=words.opening if mask else 0,
         resampling=words.resampling,
+        dtype=words.dtype,
     )
     if words.composite is None:
         return cube

@@ -93,6 +93,8 @@ class Cube(Section):
     fill: Literal["linear", "nearest", "whittaker", "harmonic"] | None = None
     fill_limit: float | None = Field(default=None, ge=0)
     indices: list[str] = Field(default_factory=list)
+    dtype: Literal["float32"] | None = None
+    """For bands of different coding in one cube, such as reflectance and AOT: physical values."""
     layout: Literal["series", "patches", "maps"] = "series"
 
 

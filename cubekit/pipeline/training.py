@@ -3,17 +3,20 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import cubekit
 from cubekit.batching.samples import Samples
+from cubekit.batching.split_record import Split
 from cubekit.exports.figures import curve_figure
 from cubekit.exports.style import png_bytes
 from cubekit.tasks.examples import Examples
-from cubekit.training.bundle import Model, load_model
+from cubekit.training.bundle import WEIGHTS, Model, load_model
 from cubekit.training.scores import calibration_of, score_beside_baselines
+from cubekit.typing import StrPath
 
 log = logging.getLogger("cubekit")
 
@@ -39,6 +42,9 @@ def trained_once(
 ) -> tuple[Model, float]:
     """Train, or take the model that was made from the same recipe.
 
+    The note of the recipe goes before a training begins and comes back when it is over: a training that was
+    killed while it replaced another's model is never taken for either.
+
     Parameters
     ----------
     folder : pathlib.Path or None
@@ -46,7 +52,7 @@ def trained_once(
     recipe : mapping
         Everything that decides what comes out: network, settings, digests of samples.
     work : callable
-        Trains, and saves into the folder.
+        Trains, and saves into the folder, as :func:`train_into` does.
 
     Returns
     -------
@@ -62,11 +68,67 @@ def trained_once(
         if found["digest"] == digest:
             log.info("model in %s was made from the same samples and settings", folder)
             return load_model(note.parent), float(found["seconds"])
+        note.unlink()
     start = perf_counter()
     model, seconds = work(), round(perf_counter() - start, 3)
     if note is not None:
         note.write_text(json.dumps({"digest": digest, "seconds": seconds}))
     return model, seconds
+
+
+def train_into(
+    folder: Path,
+    network: str,
+    parts: Sequence[Any],
+    options: Mapping[str, Any],
+    *,
+    split: Split | None = None,
+) -> tuple[Model, float]:
+    """Train a network for a job, its card with the learning curves, unless that was done before.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the model.
+    network : str
+        Name in the registry.
+    parts : sequence
+        Samples, examples or streams that train and validate; None where nothing validates.
+    options : mapping
+        The other arguments of :func:`cubekit.fit`, as a user wrote them.
+    split : Split, optional
+        What the parts come from.
+
+    Returns
+    -------
+    model : Model
+        Trained.
+    seconds : float
+        What the training took, when it was done.
+    """
+
+    def work() -> Model:
+        model = cubekit.fit(network, parts[0], parts[1], out=folder, split=split, **options)
+        save_with_curves(model, folder)
+        return model
+
+    recipe = {
+        "network": network,
+        "options": dict(options),
+        "samples": [part.digest() for part in parts if part is not None],
+        "split": None if split is None else split.digest(),
+        "weights": _digest_of_weights(options.get("weights")),
+    }
+    return trained_once(folder, recipe, work)
+
+
+def _digest_of_weights(weights: StrPath | None) -> str | None:
+    """Return a fingerprint of the weights that a training starts from; another model may come to the path."""
+    if weights is None:
+        return None
+    path = Path(weights)
+    file = path / WEIGHTS if path.is_dir() else path
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def tell_scores(model: Model, train: Samples | Examples, test: Samples | Examples, *, seed: int = 0) -> str:

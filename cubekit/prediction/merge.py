@@ -64,6 +64,11 @@ def merge_maps(maps: Sequence[xr.Dataset]) -> xr.Dataset:
         for each, (row, column) in zip(maps, shifts, strict=True)
     ]
     merged = reduce(_fill, placed)
+    for axis in (
+        "y",
+        "x",
+    ):  # what the maps say of their axes stays
+        coords[axis].attrs = dict(maps[0].coords[axis].attrs)
     return merged.assign_coords(coords).assign_attrs(maps[0].attrs)
 
 

@@ -1,5 +1,6 @@
 """Predicted places that lie on a regular grid become a raster."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,11 @@ def map_of_places(frame: pd.DataFrame, classes: ClassTable) -> xr.Dataset:
     ------
     GridError
         If there are no places, or they lie on no regular grid, or on one that is nearly empty.
+
+    Warns
+    -----
+    UserWarning
+        If places share a pixel, as where exported tiles overlap.
     """
     if "lat" not in frame:
         raise GridError("Series without positions make no map: the table needs longitude and latitude.")
@@ -124,6 +130,13 @@ def _raster(
     if len(likely) < SPARSE * shape[0] * shape[1]:
         raise GridError(
             f"{len(likely)} places are scattered over a grid of {shape[0]} x {shape[1]} pixels: no map."
+        )
+    shared = len(row) - len(np.unique(row * shape[1] + column))
+    if shared:
+        warnings.warn(
+            f"{shared} of {len(row)} places lie in the pixel of another: the last of each is drawn.",
+            UserWarning,
+            stacklevel=3,
         )
     packed = np.full((1 + len(table), *shape), NODATA, "uint8")
     packed[:, row, column] = pack(likely.T, ("class", "probability"), "class", None)

@@ -67,7 +67,7 @@ class Rule:
         Returns
         -------
         callable
-            `PatchMembers` or `SeriesMembers`.
+            `PatchMembers` or `SeriesMembers`; for a single model of series without a network its own method.
         """
         models = [model.get() for model in self.models]
         key = (*map(id, models), self.kind, self.windows is None, self.passes, self.turning)
@@ -80,6 +80,8 @@ class Rule:
             return _BUILT[key][1]
 
     def _build(self, models: list[Any]) -> Any:
+        if self.windows is None and len(models) == 1 and not hasattr(models[0], "network"):
+            return getattr(models[0], "values" if self.kind == "value" else "probabilities")  # needs no torch
         from cubekit.prediction.members import PatchMembers, SeriesMembers
 
         if self.windows is None:

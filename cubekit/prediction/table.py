@@ -11,6 +11,7 @@ from cubekit.batching.calendar import SeriesTable
 from cubekit.batching.decode import decode
 from cubekit.batching.earth_engine import DATE, FEATURES, months_of
 from cubekit.batching.tables import LATITUDE, LONGITUDE, check_columns, first_of, read_table
+from cubekit.catalog import SENTINEL2, find_bands
 from cubekit.errors import ModelMismatchError, OptionError, StoreError
 from cubekit.prediction.places import SHARE
 from cubekit.training.match import date_differences
@@ -93,7 +94,8 @@ def predict_table(
 def _months(model: "Model", path: Path, date: str, scale: float) -> SeriesTable:
     """Read pixel-months onto the months that a model learned, in the year that most rows are of."""
     bands = model.card.bands
-    if not set(bands) <= set(FEATURES):
+    columns = find_bands(bands, FEATURES, collection=SENTINEL2)
+    if len(columns) < len(bands):
         raise OptionError(
             f"The model takes {', '.join(bands)}, which are no columns of an export from Earth Engine: read "
             f"{path.name!r} with cubekit.batching.series.load_series, and pass what it returns."
@@ -102,24 +104,24 @@ def _months(model: "Model", path: Path, date: str, scale: float) -> SeriesTable:
     check_columns(table, [date], name=path.name)
     found = pd.to_datetime(table[date], utc=True).to_numpy("datetime64[ns]").astype("datetime64[M]")
     learned = model.card.dates().astype("datetime64[M]")
-    years = range(-100, 101)
-    within = [
-        int(((found >= learned[0] + 12 * year) & (found <= learned[-1] + 12 * year)).sum()) for year in years
-    ]
-    shift = 12 * years[max(range(len(years)), key=lambda i: (within[i], -abs(years[i])))]
+    years = sorted(range(-100, 101), key=abs)
+    shifts = [np.timedelta64(12 * year, "M") for year in years]
+    within = [int(((found >= learned[0] + by) & (found <= learned[-1] + by)).sum()) for by in shifts]
+    shift = shifts[int(np.argmax(within))]  # the first of the best, and so the nearest year
     span = (str(learned[0] + shift), str(learned[-1] + shift))
-    return months_of(table, name=path.name, date=date, bands=bands, months=span, scale=scale)
+    return months_of(table, name=path.name, date=date, bands=list(columns.values()), months=span, scale=scale)
 
 
 def _fitting(model: "Model", series: SeriesTable) -> FloatArray:
     """Return physical values in the model's order, once dates and numbers are like those it learned."""
     card = model.card
-    missing = [band for band in card.bands if band not in series.bands]
+    own = find_bands(card.bands, series.bands, collection=SENTINEL2)
+    missing = [band for band in card.bands if band not in own]
     if missing:
         raise ModelMismatchError(f"The table has {', '.join(series.bands)}; the model needs {missing} too.")
     if wrong := date_differences(card, series.times):
         raise ModelMismatchError(f"The table does not fit the model: {wrong[0].replace('the cube', 'it')}.")
-    order = [series.bands.index(band) for band in card.bands]
+    order = [series.bands.index(own[band]) for band in card.bands]
     x = decode(series.x[:, :, order], series.encoding)
     scaling = card.normalisation
     for index, (band, low, width) in enumerate(zip(card.bands, scaling.shift, scaling.width, strict=True)):

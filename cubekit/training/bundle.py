@@ -23,7 +23,7 @@ from cubekit.nn.registry import create
 from cubekit.tasks.examples import Examples
 from cubekit.training.card import ModelCard, describe_card
 from cubekit.training.data import INPUTS
-from cubekit.training.match import differences
+from cubekit.training.match import bands_of, differences
 from cubekit.training.setup import predictor_of
 from cubekit.typing import FloatArray, IntArray, StrPath
 
@@ -289,7 +289,7 @@ class Model:
         Returns
         -------
         xarray.Dataset
-            The model's bands only, by name; as lazy as the cube.
+            The model's bands only, under its names (``B2`` where the cube says ``B02``); as lazy as the cube.
 
         Raises
         ------
@@ -300,7 +300,8 @@ class Model:
         """
         self.check(cube)
         layers_of(cube, self.ancillary)
-        return cube.sel(band=list(self.card.bands))
+        own, wanted = bands_of(self.card, cube), list(self.card.bands)
+        return cube.sel(band=[own[name] for name in wanted]).assign_coords(band=wanted)
 
     def export(self, path: StrPath, *, side: int = 64) -> "Exported":
         """Write the model as ONNX or with torch.export, and check that it answers the same there.

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from cubekit.catalog import find_bands
 from cubekit.cube.contract import MAIN, Encoding, check_cube, encoding_of, geobox_of
 from cubekit.errors import did_you_mean
 from cubekit.training.card import ModelCard
@@ -48,12 +49,29 @@ def differences(card: ModelCard, cube: xr.Dataset) -> list[str]:
 
 def _bands(card: ModelCard, cube: xr.Dataset) -> list[str]:
     """Name the bands that the cube lacks."""
-    present = [str(name) for name in cube["band"].values]
+    found, present = bands_of(card, cube), [str(name) for name in cube["band"].values]
     return [
-        f"band {name!r} is missing. {did_you_mean(name, present)}"
-        for name in card.bands
-        if name not in present
+        f"band {name!r} is missing. {did_you_mean(name, present)}" for name in card.bands if name not in found
     ]
+
+
+def bands_of(card: ModelCard, cube: xr.Dataset) -> dict[str, str]:
+    """Find a model's bands in a cube, by the names that the catalog gives the bands of its collection.
+
+    Parameters
+    ----------
+    card : ModelCard
+        What the model expects.
+    cube : xarray.Dataset
+        A cube; its attribute ``collection`` says whose names count.
+
+    Returns
+    -------
+    dict
+        The model's name of each band that is there to the cube's.
+    """
+    present = [str(name) for name in cube["band"].values]
+    return find_bands(card.bands, present, collection=str(cube.attrs.get("collection", "")))
 
 
 def date_differences(card: ModelCard, times: Array) -> list[str]:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -206,3 +207,19 @@ def test_canadian_months_of_unequal_length(shared: Path) -> None:
         (samples.physical()[..., 1] - samples.physical()[..., 0]) / samples.physical().sum(-1), axis=0
     )
     assert ndvi[6] > ndvi[0] + 0.3  # July is green in Canada, January is not
+
+
+@pytest.mark.parametrize("steps", ["equal", "common", "months"])
+@pytest.mark.parametrize(("column", "cell"), [("sample_id", None), ("date", None), ("date", "spring")])
+def test_rows_of_no_series_or_no_date_are_refused(
+    steps: Literal["equal", "common", "months"], column: str, cell: str | None, tmp_path: Path
+) -> None:
+    table = long_table((2020,)).astype({column: object})
+    table.loc[1, column] = cell
+    with pytest.raises(LabelError, match=rf"1 of {len(table)} rows .* '{column}', the first is row 1"):
+        read_series(write(table, tmp_path / "t.csv"), steps=steps)
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="no rows"):
+        read_series(write(long_table((2020,)).iloc[:0], tmp_path / "t.csv"))

@@ -104,11 +104,11 @@ def test_a_constant_cube_is_learned_and_forecast(tmp_path: Path) -> None:
     cube = ck.write(cube, tmp_path / "cube.zarr", progress=False)
     split = split_years(cube, window=3, patch=8, block=4)
     streams = (
-        year_batches(cube, split, "train", samples=24, batch=8),
+        year_batches(cube, split, "train", samples=24, batch=3),
         year_batches(cube, split, "valid", samples=8, batch=8),
     )
     model = ck.fit(
-        "convlstm_unet", *streams, epochs=16, learning_rate=0.01, schedule="plateau", progress=False,
+        "convlstm_unet", *streams, epochs=6, learning_rate=0.01, schedule="plateau", progress=False,
         precision="bf16",
     )  # fmt: skip
     assert model.card.times[-1].startswith("2006")  # 2008 is held out, 2007 the last target

@@ -52,6 +52,7 @@ def test_the_learning_half_says_how_to_install_it(
 ) -> None:
     for name in [name for name in sys.modules if name.split(".")[:2] == ["cubekit", "training"]]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(cubekit, "training", raising=False)  # back afterwards, for the tests to come
     monkeypatch.delitem(vars(cubekit), "fit", raising=False)  # where an earlier test has loaded it
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["info", "nowhere"]) != 0

@@ -14,7 +14,9 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 import cubekit as ck
+from cubekit.batching.extract import extract
 from cubekit.batching.footprints import pixels_of
+from cubekit.batching.split_record import load_split
 from cubekit.cli import main
 from cubekit.errors import OptionError, PipelineError
 from cubekit.evaluation.accuracy import assess
@@ -62,7 +64,7 @@ def land() -> tuple[xr.Dataset, xr.Dataset]:
 def test_both_kinds_are_scored_on_the_test_pixels_and_map_the_cube(
     land: tuple[xr.Dataset, xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cubekit.pipeline import contest
+    from cubekit.pipeline import contest, patches
 
     cube, labels = land
     parts = ck.split(cube, labels, block=120)
@@ -76,6 +78,7 @@ def test_both_kinds_are_scored_on_the_test_pixels_and_map_the_cube(
 
     made = compare()
     with monkeypatch.context() as patch:
+        patch.setattr(patches, "fit", None)
         patch.setattr(contest, "fit", None)  # what is trained is not trained again
         assert [(row.name, row.scores) for row in compare().rows] == [
             (row.name, row.scores) for row in made.rows
@@ -110,7 +113,7 @@ def test_both_kinds_are_scored_on_the_test_pixels_and_map_the_cube(
 def test_the_loss_sees_only_training_pixels(
     land: tuple[xr.Dataset, xr.Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cubekit.pipeline import contest
+    from cubekit.pipeline import patches
 
     seen: list[Any] = []
 
@@ -118,7 +121,7 @@ def test_the_loss_sees_only_training_pixels(
         seen.extend(streams)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(contest, "fit", stop)
+    monkeypatch.setattr(patches, "fit", stop)
     cube, labels = land
     train, valid, test = ck.split(cube, labels, block=120)
     with pytest.raises(KeyboardInterrupt):
@@ -179,7 +182,19 @@ def test_a_pipeline_file_names_its_contestants(
     assert (
         ck.open(result.files["sieved"])["class"].shape == ck.open(result.files["prediction"])["class"].shape
     )
-    del body["compare"]
+    body["train"] |= {"network": "unet", "arguments": SMALL, "epochs": 2}
+    body["patches"] = body.pop("compare")["patches"]
+    file.write_text(yaml.safe_dump(body))
+    result = ck.run(file, out=tmp_path / "out")  # a network that sees patches, on the same cube and split
+    model = ck.load_model(result.files["model"])
+    assert (model.card.network, model.card.form) == ("unet", "patches")
+    assert model.card.settings["epochs"] == 2
+    cube = ck.open(result.files["cube"])
+    samples = extract(cube, ck.load_labels(sample_archive.labels, cube), limit_per_class=200, seed=0)
+    test = load_split(result.files["split"]).apply(samples)[2]
+    drawn = ck.predict(model, cube)["class"].to_numpy()[pixels_of(test, cube)]
+    own = assess(test.y, drawn.astype(int), test.classes)
+    np.testing.assert_array_equal(result.scores["unet"].confusion, own.confusion)
     file.write_text(yaml.safe_dump(body))
     with pytest.raises(PipelineError, match="names no networks"):
         ck.compare_pipeline(file, out=tmp_path / "other")

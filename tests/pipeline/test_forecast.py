@@ -96,6 +96,9 @@ def test_commands_do_the_same_one_by_one(
     assert ck.open(tmp_path / "f.zarr")["time"].dt.year.to_numpy().tolist() == [2008, 2009]
     assert main(["veg", "predict", str(model), str(cube), "--within", "lake", "--out", "x"]) == 2
     assert "zones ['mine']" in capsys.readouterr().err
+    assert main(["veg", "mask", "nowhere.tif", "--out", str(tmp_path / "n.tif")]) == 2
+    assert "nowhere.tif" in (told := capsys.readouterr().err)
+    assert "Unexpected" not in told
 
 
 def test_a_published_npz_gives_the_forecast_of_the_rasters(ran: RunResult, tmp_path: Path) -> None:

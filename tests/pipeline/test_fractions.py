@@ -135,9 +135,12 @@ def test_wrong_words_are_explained(
         ck.run(tmp_path / "job.yaml", out=tmp_path / "run")
 
 
-def test_files_that_are_not_there_are_named_first(published: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", [("published", "valid"), ("train", "weights")])
+def test_files_that_are_not_there_are_named_first(
+    published: Path, tmp_path: Path, where: tuple[str, str]
+) -> None:
     words = yaml.safe_load((published / "job.yaml").read_text())
-    words["published"]["valid"] = "nowhere.csv"
+    words[where[0]][where[1]] = "nowhere.csv"
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(words))
     with pytest.raises(PipelineError, match=r"nowhere\.csv"):
         ck.run(tmp_path / "job.yaml", out=tmp_path / "run")
@@ -182,4 +185,8 @@ def test_scenes_become_maps_of_shares_and_gaps_stay(mapped: RunResult, sample_ar
     chosen = np.take_along_axis(shares, np.where(known, best, 0)[None].astype(int), axis=0)[0]
     assert (chosen[known] >= shares.max(axis=0)[known] - 1).all()  # the greatest, but for rounding to steps
     assert {"picture", "report", "comparison", "model"} <= set(mapped.files)
+    split = ck.load_split(mapped.files["split"])
+    card = ck.load_model(mapped.files["model"]).card
+    assert card.data.split == split.digest()
+    assert card.data.train == (split.part == 0).sum()
     assert ck.load_model(mapped.files["model"]).ancillary == ("longitude", "latitude")

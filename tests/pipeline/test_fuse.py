@@ -125,6 +125,8 @@ def test_a_run_trains_the_first_network_only(stores: dict[str, object], tmp_path
     assert next(iter(result.scores)) == "test-own-network"
     assert "edcstfn" not in result.scores
     predicted = ck.open(result.files["prediction"])
+    spans = [(str(t1), str(t2)) for t1, t2 in open_pairs(str(stores["fine"]), str(stores["coarse"])).spans]
+    assert spans[-1] in list(zip(predicted.attrs["t1"], predicted.attrs["t2"], strict=True))
     assert predicted["data"].dims == ("time", "band", "y", "x")
     assert (result.files["model"] / "model.json").is_file()
     assert "RMSE of F1 + (C2 - C1), which learns nothing" in result.summary()

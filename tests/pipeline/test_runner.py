@@ -107,7 +107,8 @@ def test_a_run_that_stops_between_two_steps_goes_on(job: Job, monkeypatch: pytes
     ("change", "kind", "said"),
     [
         ({"train": {"network": "tempcn"}}, UnknownNameError, "Did you mean 'tempcnn'"),
-        ({"train": {"network": "unet"}}, OptionError, "not to classify series"),
+        ({"train": {"network": "edcstfn"}}, OptionError, "not to classify series"),
+        ({"train": {"network": "unet"}, "split": {"by": "random"}}, PipelineError, "split by blocks"),
         ({"train": {"arguments": {"drop": 0.1}}}, OptionError, "Did you mean 'dropout'"),
         ({"train": {"patience": 0}}, PipelineError, r"train\.patience"),
         ({"labels": {"source": "nowhere.gpkg"}}, PipelineError, r"'labels\.source': there is no file"),

@@ -200,6 +200,9 @@ def test_a_map_as_a_table_is_the_table_as_a_map(tmp_path: Path) -> None:
     assert len(back) == 33
     np.testing.assert_allclose(back[["lat", "lon"]], frame[["lat", "lon"]], atol=2e-6)
     assert back["predicted_class"].tolist() == np.where(frame["p_a"] >= frame["p_b"], "a", "b").tolist()
+    twice = pd.concat([frame.assign(p_a=1.0, p_b=0.0), frame], ignore_index=True)
+    with pytest.warns(UserWarning, match="33 of 66 places lie in the pixel of another"):
+        np.testing.assert_array_equal(map_of_places(twice, table)["class"], drawn["class"])
     export(drawn, tmp_path / "map.tif")
     with rasterio.open(tmp_path / "map.tif") as opened:
         np.testing.assert_array_equal(opened.read(1), drawn["class"].to_numpy())

@@ -57,7 +57,7 @@ def compare_classify(spec: ClassifyPipeline, place: Workplace) -> Comparison:
                 for name in named.networks
             },
             cube=None if labels is None else cube,
-            patches=named.patches.model_dump(exclude_none=True),
+            patches=(named.patches or spec.patches).model_dump(exclude_none=True),
             reference=None if labels is None else steps.reference_for(spec, cube),
             split=split,
             out=place.folder / "comparison",

@@ -40,11 +40,12 @@ def run_classify(spec: ClassifyPipeline, place: Workplace) -> RunResult:
     labels = steps.labels_for(spec, cube)
     samples = place.step("samples", lambda: steps.samples_for(spec, cube, labels))
     split, parts = steps.split_samples(spec, samples, folder / "split.parquet")
-    model = place.step("train", lambda: steps.train(spec, parts, folder / "model", split=split))
-    scores = place.step("evaluate", lambda: steps.evaluate(spec, model, parts))
+    model = place.step("train", lambda: steps.train(spec, parts, folder / "model", split=split, cube=cube))
     prediction = place.step(
         "predict", lambda: steps.predict_map(spec, model, cube, folder / "prediction.zarr")
     )
+    drawn = prediction["class"]
+    scores = place.step("evaluate", lambda: steps.evaluate(spec, model, parts, drawn=drawn))
     if spec.predict.sieve:
         raw = prediction
         prediction = place.step(

@@ -1,6 +1,7 @@
 """What a run leaves for people: the map as COG and picture, and the report."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from cubekit.exports.figures import attention_figure, map_figure, save_figure
 from cubekit.exports.landcover import ClassMap, class_map_report
 from cubekit.exports.maps import class_areas
 from cubekit.exports.report import write_report
+from cubekit.pipeline.classify.spec import ClassifyPipeline
+from cubekit.pipeline.patches import sees_patches
 from cubekit.prediction.places import places_of_map
 from cubekit.prediction.table import write_csv
 from cubekit.training.scores import calibration_of
@@ -86,11 +89,11 @@ def _class_map(made: "Made") -> ClassMap:
         reference=made.reference,
         areas=_areas(made, accuracy),
         areas_note=AREAS_NOTE,
-        calibration=calibration_of(made.model, made.parts[2]),
+        calibration=None if sees_patches(made.model) else calibration_of(made.model, made.parts[2]),
         cube=made.cube,
         parts=dict(zip(("training", "validation", "test"), made.parts, strict=True)),
         history=made.model.card.history,
-        settings=_settings(made),
+        settings=settings_of(made.spec, made.seconds),
         provenance=_provenance(made),
         warnings=_shared_groups(made),
     )
@@ -117,13 +120,26 @@ def _shared_groups(made: "Made") -> list[str]:
     ]
 
 
-def _settings(made: "Made") -> dict[str, object]:
-    """List every setting of the pipeline, and the time each step took."""
-    kept = made.spec.model_dump(
-        mode="json", exclude_none=True, exclude={"title", "description", "parameters"}
-    )
-    settings = {f"{section} {key}": value for section, body in kept.items() for key, value in _pairs(body)}
-    return settings | {f"time for {step}": f"{spent:.1f} s" for step, spent in made.seconds.items()}
+def settings_of(spec: ClassifyPipeline, seconds: Mapping[str, float]) -> dict[str, object]:
+    """List every setting of a pipeline, and the time each step took.
+
+    Parameters
+    ----------
+    spec : ClassifyPipeline
+        The job.
+    seconds : mapping
+        Step to time.
+
+    Returns
+    -------
+    dict
+        Name to value, for the report.
+    """
+    kept = spec.model_dump(mode="json", exclude_none=True, exclude={"title", "description", "parameters"})
+    settings = {
+        f"{section} {key}".strip(): value for section, body in kept.items() for key, value in _pairs(body)
+    }
+    return settings | {f"time for {step}": f"{spent:.1f} s" for step, spent in seconds.items()}
 
 
 def _pairs(body: Any) -> list[tuple[str, Any]]:

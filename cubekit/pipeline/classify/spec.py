@@ -64,7 +64,8 @@ class Compare(Section):
     networks: list[str] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     arguments: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    patches: Patches = Patches()
+    patches: Patches | None = None
+    """As in a run, where nothing is said."""
 
 
 class ClassifyPipeline(Pipeline):
@@ -81,6 +82,8 @@ class ClassifyPipeline(Pipeline):
     also_random_split: bool = False
     """Whether to train once more on a random split, to show how much that flatters."""
     baselines: list[Baseline] = Field(default=["majority", "random_forest"])
+    patches: Patches = Patches()
+    """For networks that see patches."""
     predict: Predict = Predict()
     reference: Labels | None = None
     compare: Compare | None = None

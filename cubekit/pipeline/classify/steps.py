@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -14,13 +14,16 @@ from cubekit.batching.extract import extract
 from cubekit.batching.samples import Samples
 from cubekit.batching.series import read_series
 from cubekit.batching.split_record import Split
+from cubekit.catalog import find_bands
+from cubekit.errors import PipelineError
 from cubekit.evaluation.accuracy import Accuracy, assess
 from cubekit.labels import ClassTable, class_table
 from cubekit.nn import describe
 from cubekit.pipeline.classify.spec import ClassifyPipeline, Series
+from cubekit.pipeline.patches import PatchTraining, classes_at, sees_patches
 from cubekit.pipeline.scenes import check_files
 from cubekit.pipeline.sections import Labels
-from cubekit.pipeline.training import save_with_curves, trained_once
+from cubekit.pipeline.training import save_with_curves, train_into, trained_once
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
 
@@ -51,7 +54,7 @@ class Made:
 
 def check_inputs(spec: ClassifyPipeline) -> None:
     """Raise for what would only be missed once the cube is built, hours later perhaps."""
-    check_network(spec.train.network, spec.train.arguments)
+    check_network(spec.train.network, spec.train.arguments, form=_form_of(spec))
     if spec.compare is not None:
         for name in spec.compare.networks:
             check_network(name, spec.compare.arguments.get(name, {}), form=describe(name).form)
@@ -62,6 +65,23 @@ def check_inputs(spec: ClassifyPipeline) -> None:
         "unlabelled": spec.unlabelled,
     }
     check_files({name: section.source for name, section in sections.items() if section is not None})
+
+
+def _form_of(spec: ClassifyPipeline) -> Literal["series", "patches"]:
+    """Tell what the network sees; raise where a job has no patches for it."""
+    if not sees_patches(spec.train.network):
+        return "series"
+    if spec.labels is None:
+        raise PipelineError(
+            f"Key 'train.network': {spec.train.network!r} sees patches, but a table holds single "
+            "pixels. Give 'labels' on the grid of scenes, or a network on series such as conv1d."
+        )
+    if spec.also_random_split or spec.split.by == "random":
+        raise PipelineError(
+            f"Key 'train.network': {spec.train.network!r} sees patches, and in a random split every patch "
+            "holds pixels of another part: split by blocks, and leave 'also_random_split' out."
+        )
+    return "patches"
 
 
 def reference_for(spec: ClassifyPipeline, cube: xr.Dataset) -> xr.DataArray | None:
@@ -84,10 +104,23 @@ def _labels(labels: Labels, cube: xr.Dataset) -> xr.Dataset:
 def samples_for(spec: ClassifyPipeline, cube: xr.Dataset, labels: xr.Dataset | None) -> Samples:
     """Collect labelled series, from the cube or from a table."""
     if spec.series is not None:
-        return table_samples(spec.series)
+        samples = table_samples(spec.series)
+        _check_bands(samples, cube)
+        return samples
     if labels is None or spec.labels is None:  # the schema demands one of the two
         raise AssertionError
     return extract(cube, labels, limit_per_class=spec.labels.limit_per_class, seed=spec.split.seed)
+
+
+def _check_bands(samples: Samples, cube: xr.Dataset) -> None:
+    """Raise before a training whose model could not map the cube."""
+    present = [str(name) for name in cube["band"].values]
+    found = find_bands(samples.bands, present, collection=str(cube.attrs.get("collection", "")))
+    if missing := [name for name in samples.bands if name not in found]:
+        raise PipelineError(
+            f"Key 'series': the table has bands {missing} that the cube lacks, and could not map it. The "
+            f"cube has {', '.join(present)}: name those to learn from in 'series: bands'."
+        )
 
 
 def table_samples(series: Series) -> Samples:
@@ -106,12 +139,23 @@ def split_samples(spec: ClassifyPipeline, samples: Samples, path: Path) -> tuple
     return found, found.apply(samples)
 
 
-def train(spec: ClassifyPipeline, parts: Parts, folder: Path, *, split: Split | None = None) -> Model:
-    """Train, or reuse a model made from the same samples and settings."""
+def train(
+    spec: ClassifyPipeline,
+    parts: Parts,
+    folder: Path,
+    *,
+    split: Split | None = None,
+    cube: xr.Dataset | None = None,
+) -> Model:
+    """Train on samples or patches of the cube, or reuse a model made from the same samples and settings."""
+    network, options = spec.train.network, spec.train.model_dump(exclude_none=True, exclude={"network"})
+    on_patches = _on_patches(spec, parts, cube)
+    if on_patches is None:
+        return train_into(folder, network, parts[:2], options, split=split)[0]
 
     def work() -> Model:
-        options = spec.train.model_dump(exclude_none=True, exclude={"network"})
-        model = cubekit.fit(spec.train.network, parts[0], parts[1], out=folder, split=split, **options)
+        arguments, seed = spec.train.arguments, spec.train.seed
+        model = on_patches.fit(network, arguments=arguments, seed=seed, split=split, out=folder)
         save_with_curves(model, folder)
         return model
 
@@ -119,16 +163,33 @@ def train(spec: ClassifyPipeline, parts: Parts, folder: Path, *, split: Split | 
         "train": spec.train.model_dump(mode="json"),
         "samples": [part.digest() for part in parts[:2]],
         "split": None if split is None else split.digest(),
+        **on_patches.recipe(),
     }
     return trained_once(folder, recipe, work)[0]
 
 
-def evaluate(spec: ClassifyPipeline, model: Model, parts: Parts) -> dict[str, Accuracy]:
-    """Score the model and the named baselines on the test samples."""
+def _on_patches(spec: ClassifyPipeline, parts: Parts, cube: xr.Dataset | None) -> PatchTraining | None:
+    """Say what a network that sees patches learns from; None for others."""
+    if cube is None or not sees_patches(spec.train.network):
+        return None
+    shared = spec.train.model_dump(exclude_none=True, exclude={"network", "arguments", "seed", "batch"})
+    settings = {**shared, **spec.patches.model_dump(exclude_none=True)}
+    training, valid, test = parts
+    return PatchTraining(cube=cube, train=training, valid=valid, test=test, settings=settings)
+
+
+def evaluate(
+    spec: ClassifyPipeline, model: Model, parts: Parts, *, drawn: xr.DataArray | None = None
+) -> dict[str, Accuracy]:
+    """Score the model and the named baselines on the test samples.
+
+    Networks on series see the samples; those that see patches are scored where their map `drawn` meets them.
+    """
     from cubekit.evaluation import baselines
 
     training, _, test = parts
-    predictions = {spec.train.network: _classes(model, test)}
+    own = classes_at(drawn, test) if drawn is not None and sees_patches(model) else _classes(model, test)
+    predictions = {spec.train.network: own}
     if "random_forest" in spec.baselines:
         forest = baselines.random_forest(training, test, seed=spec.train.seed)
         predictions["random forest"] = forest

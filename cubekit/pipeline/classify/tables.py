@@ -11,8 +11,10 @@ from cubekit.batching.leakage import leakage
 from cubekit.errors import GridError
 from cubekit.evaluation.accuracy import Accuracy
 from cubekit.exports.figures import confusion_figure, curve_figure, map_figure, save_figure, series_figure
+from cubekit.exports.landcover import class_score_table, method_table
 from cubekit.exports.report import KeyFigure, Picture, Report, Section, Table, write_report
 from cubekit.pipeline.classify import steps
+from cubekit.pipeline.classify.report import settings_of
 from cubekit.pipeline.classify.spec import ClassifyPipeline
 from cubekit.pipeline.classify.verdict import verdict
 from cubekit.pipeline.result import RunResult, Workplace
@@ -124,41 +126,16 @@ def _report(
 ) -> Report:
     """Put together what is known of a model from a table."""
     own = next(iter(scores.values()))
+    colours = dict(zip(model.card.classes.names, model.card.classes.colours, strict=True))
     pictures = [
         Picture.of(confusion_figure(score, title=name), "Rows are the truth.")
         for name, score in scores.items()
         if name.startswith(spec.train.network)
     ]
-    methods = Table(
-        columns=["method", "samples", "overall accuracy", "macro F1", "kappa"],
-        rows=[
-            [
-                name,
-                f"{score.support.sum():,}",
-                *(f"{n:.3f}" for n in (score.overall, score.macro_f1, score.kappa)),
-            ]
-            for name, score in scores.items()
-        ],
-    )
-    classes = Table(
-        columns=["class", "test samples", "producer's accuracy", "user's accuracy", "F1"],
-        rows=[
-            [name, f"{n:,}", *(f"{value:.3f}" for value in values)]
-            for name, n, *values in zip(
-                own.classes, own.support, own.producers, own.users, own.f1, strict=True
-            )
-        ],
-    )
     training = [
         Picture.of(series_figure(parts[0]), "Mean series of each class in the training samples."),
         Picture.of(curve_figure(model.card.history), "Loss and scores by epoch."),
     ]
-    kept = spec.model_dump(mode="json", exclude_none=True, exclude={"title", "description", "parameters"})
-    settings = {
-        f"{section} {key}".strip(): value
-        for section, body in kept.items()
-        for key, value in (body.items() if isinstance(body, dict) else [("", body)])
-    } | {f"time for {step}": f"{spent:.1f} s" for step, spent in seconds.items()}
     return Report(
         title=spec.title,
         summary=f"{own.overall:.1%} of {int(own.support.sum()):,} test series, which the model has not seen, "
@@ -173,9 +150,13 @@ def _report(
             if count
         ],
         sections=[
-            Section(title="Accuracy", pictures=pictures, tables=[methods, classes]),
+            Section(
+                title="Accuracy",
+                pictures=pictures,
+                tables=[method_table(scores), class_score_table(own, colours)],
+            ),
             Section(title="Samples and training", pictures=training),
-            Section(title="Data and settings", tables=[Table.of(settings)]),
+            Section(title="Data and settings", tables=[Table.of(settings_of(spec, seconds))]),
         ],
         provenance={"model": model.card.network, "software": f"cubekit {cubekit.__version__}"},
     )

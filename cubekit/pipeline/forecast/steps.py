@@ -1,8 +1,5 @@
 """The steps of a forecast: each is a few lines over the public functions."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 import cubekit
 from cubekit.batching.augment import Augmentation
 from cubekit.batching.torch.years import YearStream, year_batches
 from cubekit.batching.years import YearSplit, split_years
-from cubekit.cube.contract import MAIN, to_physical
+from cubekit.cube.contract import MAIN, geobox_of, to_physical
 from cubekit.cube.ecology import vegetation_index
 from cubekit.cube.yearly import (
     ZONE,
@@ -32,13 +30,11 @@ from cubekit.errors import PipelineError
 from cubekit.evaluation.forecast import ForecastScores, score_forecasts
 from cubekit.pipeline.forecast.spec import ForecastPipeline, Maps
 from cubekit.pipeline.scenes import build_cube
-from cubekit.pipeline.training import save_with_curves
+from cubekit.pipeline.training import train_into
 from cubekit.prediction.rollout import forecast, hindcast
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
-from cubekit.typing import Array, BoolArray, FloatArray
-
-log = logging.getLogger("cubekit")
+from cubekit.typing import Array, BoolArray, FloatArray, StrPath
 
 LAYOUT = {"time": 1 << 20, "y": 512, "x": 512}
 """Chunks of the store of maps: all years of 512 x 512 pixels at once, as windows of years are read."""
@@ -143,24 +139,27 @@ def open_maps(path: Path, index: str) -> xr.Dataset:
     return with_all_years(kept)
 
 
-def grid_of(path: str) -> xr.Dataset:
-    """Return something with the grid of a store or a raster.
+def grid_of(path: StrPath) -> GeoBox:
+    """Return the grid of a store or a raster.
 
     Parameters
     ----------
-    path : str
+    path : path
         Store or GeoTIFF.
 
     Returns
     -------
-    xarray.Dataset
-        Its grid tells where pixels lie.
-    """
-    if Path(path).is_dir():
-        return cubekit.open(path)
-    import rioxarray
+    GeoBox
+        Where pixels lie.
 
-    return rioxarray.open_rasterio(path).to_dataset(name="grid")  # type: ignore[union-attr]  # one raster
+    Raises
+    ------
+    GridError
+        If the file cannot be read, or says no CRS.
+    StoreError
+        If the folder is no store.
+    """
+    return geobox_of(cubekit.open(path)) if Path(path).is_dir() else cubekit.grid(like=path)
 
 
 def _zone(path: str, cube: xr.Dataset) -> BoolArray:
@@ -191,20 +190,10 @@ def streams(spec: ForecastPipeline, cube: xr.Dataset, split: YearSplit) -> tuple
 
 def train(spec: ForecastPipeline, parts: tuple[YearStream, YearStream], folder: Path) -> Model:
     """Train, or reuse a model made from the same maps and settings."""
-    recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts]}
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    note = folder / "recipe.sha256"
-    if note.is_file() and note.read_text() == digest:
-        log.info("model in %s was made from the same maps and settings", folder)
-        return cubekit.load_model(folder)
     options = spec.train.model_dump(
-        exclude_none=True, exclude={"network", "class_weights", "label_smoothing", "normalise"}
+        exclude_none=True, exclude={"network", "class_weights", "label_smoothing"}
     )
-    normalise = spec.train.normalise
-    model = cubekit.fit(spec.train.network, *parts, normalise=normalise, out=folder, **options)
-    save_with_curves(model, folder)
-    note.write_text(digest)
-    return model
+    return train_into(folder, spec.train.network, parts, options)[0]
 
 
 def save_history(model: Model, path: Path) -> Path:

@@ -23,7 +23,7 @@ def run_fractions(spec: FractionsPipeline, place: Workplace) -> RunResult:
     -------
     RunResult
         With ``model``, ``comparison`` (CSV of the test samples) and ``report``; of scenes also ``cube``,
-        ``prediction``, ``map`` (fractions), ``classes`` and ``picture``.
+        ``split``, ``prediction``, ``map`` (fractions), ``classes`` and ``picture``.
 
     Raises
     ------
@@ -41,9 +41,10 @@ def run_fractions(spec: FractionsPipeline, place: Workplace) -> RunResult:
             "cube", lambda: steps.build_cube(spec, folder / "cube.zarr", overwrite=place.overwrite)
         )
         samples = place.step("samples", lambda: steps.samples_for(spec, scenes))
-        cube, split = scenes, steps.split_samples(spec, samples)
+        cube, split = scenes, steps.split_samples(spec, samples, folder / "split.parquet")
         parts = split.parts
-    model = place.step("train", lambda: steps.train(spec, parts, folder / "model"))
+    record = None if split is None else split.record
+    model = place.step("train", lambda: steps.train(spec, parts, folder / "model", split=record))
     predicted, scores, imputation = place.step("evaluate", lambda: steps.evaluate(spec, model, parts))
     prediction = None
     if cube is not None:

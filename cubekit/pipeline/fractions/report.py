@@ -50,6 +50,7 @@ def export_all(made: Made, folder: Path) -> dict[str, Path]:
         save_figure(fraction_maps_figure(made.prediction["fractions"], test.classes), picture)
         files |= {
             "cube": folder / "cube.zarr",
+            "split": folder / "split.parquet",
             "prediction": folder / "prediction.zarr",
             "map": cubekit.export(
                 made.prediction, folder / "fractions.tif", variable="fractions", overwrite=True

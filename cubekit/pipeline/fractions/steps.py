@@ -1,7 +1,5 @@
 """The steps of a map of fractions: each is a few lines over the public functions."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from cubekit.batching.balance import BalancedSplit, split_balanced
 from cubekit.batching.extract import extract
 from cubekit.batching.levels import read_level
 from cubekit.batching.samples import Samples
+from cubekit.batching.split_record import Split
 from cubekit.cube.ancillary import add_ancillary
 from cubekit.errors import OptionError
 from cubekit.evaluation.fractions import (
@@ -28,7 +27,7 @@ from cubekit.evaluation.fractions import (
 from cubekit.evaluation.regression import Errors
 from cubekit.pipeline import scenes
 from cubekit.pipeline.fractions.spec import FractionsPipeline, Published
-from cubekit.pipeline.training import save_with_curves
+from cubekit.pipeline.training import train_into
 from cubekit.training.bundle import Model
 from cubekit.training.checks import check_network
 from cubekit.training.scores import other_shares, predict_values
@@ -65,6 +64,7 @@ def check_inputs(spec: FractionsPipeline) -> None:
     """Raise for what would only be missed once the cube is built, hours later perhaps."""
     check_network(spec.train.network, spec.train.arguments, task="fractions")
     files = {} if spec.shares is None else {"shares": spec.shares.source}
+    files |= {} if spec.train.weights is None else {"train.weights": spec.train.weights}
     if spec.ancillary is not None:
         files |= {} if spec.ancillary.elevation is None else {"ancillary.elevation": spec.ancillary.elevation}
         files |= {f"ancillary.layers.{name}": path for name, path in spec.ancillary.layers.items()}
@@ -93,9 +93,10 @@ def samples_for(spec: FractionsPipeline, cube: xr.Dataset) -> Samples:
     return extract(cube, shares, ancillary=names)
 
 
-def split_samples(spec: FractionsPipeline, samples: Samples) -> BalancedSplit:
-    """Split by squares of land, classes spread alike."""
+def split_samples(spec: FractionsPipeline, samples: Samples, path: Path) -> BalancedSplit:
+    """Split by squares of land, classes spread alike, and write the split down."""
     found = split_balanced(samples, **spec.split.model_dump())
+    found.record.save(path)
     log.info("%s", found)
     return found
 
@@ -118,25 +119,16 @@ def published_parts(source: Published) -> Parts:
     return train, valid, test
 
 
-def train(spec: FractionsPipeline, parts: Parts, folder: Path) -> Model:
+def train(spec: FractionsPipeline, parts: Parts, folder: Path, *, split: Split | None = None) -> Model:
     """Train, or reuse a model made from the same samples and settings."""
-    recipe = {"train": spec.train.model_dump(mode="json"), "samples": [part.digest() for part in parts[:2]]}
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    note = folder / "recipe.sha256"
-    if note.is_file() and note.read_text() == digest:
-        log.info("model in %s was made from the same samples and settings", folder)
-        return cubekit.load_model(folder)
     options = spec.train.model_dump(exclude_none=True, exclude={"network", "scaling", "clip"})
-    options["clip"] = spec.train.clip
+    options |= {"task": "fractions", "clip": spec.train.clip}
     options["batch"] = min(spec.train.batch, len(parts[0]))  # a region may be smaller than the published one
     if spec.train.scaling == "published":
         options |= _published_scaling(parts[0])
     elif spec.train.weights is not None:
         options["normalise"] = "auto"  # that of the model
-    model = cubekit.fit(spec.train.network, parts[0], parts[1], task="fractions", out=folder, **options)
-    save_with_curves(model, folder)
-    note.write_text(digest)
-    return model
+    return train_into(folder, spec.train.network, parts[:2], options, split=split)[0]
 
 
 def _published_scaling(samples: Samples) -> dict[str, object]:

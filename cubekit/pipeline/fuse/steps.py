@@ -1,10 +1,7 @@
 """The steps of a fusion job: pairs, their parts, trained networks, predicted scenes."""
 
-import hashlib
-import json
 import logging
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,7 @@ from cubekit.errors import OptionError, PipelineError
 from cubekit.nn.registry import describe
 from cubekit.pipeline.fuse.spec import Data, FusePipeline, FuseTrain, Scenes
 from cubekit.pipeline.scenes import build_cube
-from cubekit.pipeline.training import save_with_curves
+from cubekit.pipeline.training import train_into
 from cubekit.prediction.fuse import fuse_pair
 from cubekit.tasks.examples import Examples
 from cubekit.tasks.fusion_recipes import PLAIN, RECIPES
@@ -227,19 +224,7 @@ def train(
     """
     settings = settings_of(name, spec.train)
     settings["batch"] = min(settings["batch"], len(parts[0]))
-    told = {"network": name, "train": settings, "samples": [p.digest() for p in parts if p is not None]}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    note = folder / "recipe.json"
-    before = json.loads(note.read_text()) if note.is_file() else {}
-    if before.get("digest") == digest:
-        log.info("%s in %s was made from the same samples and settings", name, folder)
-        return cubekit.load_model(folder), before["seconds"]
-    start = perf_counter()
-    model = cubekit.fit(name, *parts, out=folder, **settings)
-    seconds = round(perf_counter() - start, 1)
-    save_with_curves(model, folder)
-    note.write_text(json.dumps({"digest": digest, "seconds": seconds}))
-    return model, seconds
+    return train_into(folder, name, parts, settings)
 
 
 def predict(model: Model, spec: FusePipeline, pairs: Pairs, path: Path) -> list[xr.DataArray]:
@@ -254,7 +239,7 @@ def predict(model: Model, spec: FusePipeline, pairs: Pairs, path: Path) -> list[
     pairs : Pairs
         Whose second dates are predicted.
     path : pathlib.Path
-        Of the store; replaced.
+        Of the store; replaced. Its attributes ``t1`` and ``t2`` list the dates of each pair.
 
     Returns
     -------
@@ -276,5 +261,7 @@ def predict(model: Model, spec: FusePipeline, pairs: Pairs, path: Path) -> list[
     numbers = xr.Variable("time", np.arange(len(images)))
     series = xr.concat(images, numbers if len(set(when)) < len(when) else xr.Variable("time", when))
     series.attrs["_FillValue"] = np.float32(np.nan)
-    written = cubekit.write(series.to_dataset(name=MAIN), path, layout="maps", overwrite=True, progress=False)
+    dates = {name: [str(span[end]) for span in pairs.spans] for end, name in enumerate(("t1", "t2"))}
+    cube = series.to_dataset(name=MAIN).assign_attrs(dates)
+    written = cubekit.write(cube, path, layout="maps", overwrite=True, progress=False)
     return [written[MAIN][number] for number in range(len(images))]
