@@ -57,7 +57,7 @@ def main() -> None:
         start = perf_counter()
         series = ck.fuse_series(model, few, coarse, known=_way(out)).compute()
         made = _fused(model, few, coarse, out, _way(out))
-        apart = np.sqrt(np.square(made - truth).mean(("y", "x")))
+        apart = ((made - truth) ** 2).mean(("y", "x")) ** 0.5
         bias = (made - truth).mean(("y", "x"))
         print("RMSE by band:", ", ".join(f"{name} {value:.4f}" for name, value in _by_band(apart)))
         print("mean error by band:", ", ".join(f"{name} {value:+.4f}" for name, value in _by_band(bias)))
@@ -141,7 +141,7 @@ def _nearest(known: list[str], out: str) -> int:
 def _figure(series: xr.Dataset, fine: xr.Dataset, coarse: xr.Dataset, out: str) -> Figure:
     """Draw some days and the held-out image, and below the series of two places."""
     figure = Figure(figsize=(11, 5.4), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.25))
+    upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=(1, 1.25)))
     truth = _on(fine, out)
     images = {f"{day[5:]}{_what(day, out)}": _on(series, day) for day in SHOWN}
     images[f"{out[5:]}\nLandsat, held out"] = truth
