@@ -121,13 +121,14 @@ def write_tensorstore(inputs: Inputs, clock: Clock) -> Facts:
         _, layout = _plain_store(folder / "out.zarr", cube)
         array = _tensorstore(folder / "out.zarr")
         with clock, ThreadPoolExecutor(workers()) as pool:
-            list(
-                pool.map(
-                    lambda window: array[window].write(values[window]).result(),
-                    _windows(values.shape, layout.objects),
-                )
-            )
+            windows = (_within(window, values.shape) for window in _windows(values.shape, layout.objects))
+            list(pool.map(lambda window: array[window].write(values[window]).result(), windows))
         return _sized(folder / "out.zarr", cube)
+
+
+def _within(window: Window, shape: tuple[int, ...]) -> Window:
+    """Cut a window off at the edge of the array, which tensorstore wants."""
+    return tuple(slice(part.start, min(part.stop, n)) for part, n in zip(window, shape, strict=True))
 
 
 def _tensorstore(folder: Path) -> Any:
