@@ -18,8 +18,8 @@ def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None 
     """Load a lazy cube into memory, by threads of this process.
 
     The same values as ``cube.compute()``. That keeps every block until the last one is there and then copies
-    them all, one after the other; this puts each block into the result as soon as it is read, and needs half
-    the memory.
+    them all, one after the other; this puts each block into the result as soon as it is read, so there is no
+    second copy of everything.
 
     Parameters
     ----------
