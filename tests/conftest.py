@@ -3,12 +3,16 @@
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dask
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as jobs in the background start: Ctrl-C is tested too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from cubekit.testing.archive import SampleArchive
