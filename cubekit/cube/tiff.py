@@ -286,6 +286,8 @@ def parse(head: bytes | Fetch) -> TiledTiff:
     big = version == 43  # noqa: PLR2004
     entries = _entries(fetch, start, order, big=big)
     by_tag = {entry.tag: entry for entry in entries}
+    if len(by_tag) < len(entries):
+        raise UnusualTiffError("a tag is there twice")
 
     def number(tag: int, *default: int) -> int:
         return _numbers(by_tag, order, tag, *default)[0]

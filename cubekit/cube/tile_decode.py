@@ -149,7 +149,7 @@ def decode(coding: Coding, content: Content, out: Array) -> None:
     rows, cols, _ = out.shape
     numbers = _unpacked(coding, content, rows)
     if coding.predictor == _FLOATS:  # mixes the bytes of a whole line
-        numbers = _codec("floatpred_decode")(numbers, axis=1, out=np.empty(numbers.shape, coding.native))
+        numbers = _codec("floatpred_decode")(numbers, axis=1)
     numbers = numbers[:, :cols]
     if coding.predictor == _DIFFERENCES:
         whole = np.dtype(f"u{coding.dtype.itemsize}")  # of floats too the bits were subtracted
