@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from cubekit.cube import http as client
 from cubekit.cube import reader
+from cubekit.cube.gdal import GDAL_SETTINGS
 from cubekit.cube.load import open_cube
 from cubekit.cube.reader import Form, Source, read_window
 from cubekit.cube.resample import Window
@@ -36,7 +37,7 @@ def noise() -> Any:
 def file(write_raster: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CUBEKIT_ALLOW_HOSTS", "127.0.0.1")
     monkeypatch.setattr("cubekit.cube.reader.time.sleep", lambda _: None)
-    monkeypatch.setitem(reader.GDAL_SETTINGS, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setitem(GDAL_SETTINGS, "GDAL_HTTP_MAX_RETRY", "0")
     path: Path = write_raster("a.tif", noise(), BOX, **TILED)
     return path
 
