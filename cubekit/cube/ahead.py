@@ -2,7 +2,8 @@
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from types import TracebackType
@@ -69,6 +70,7 @@ class Windows:
         self._reading: dict[_Key, tuple[Future[_Values], int]] = {}
         self._begun: set[_Key] = set()
         self._wholes: dict[int, Window] = {}
+        self._coming: deque[_Key] | None = None
         self._upper = [int(scenes[0]) for scenes in steps if scenes.size]
         layers = range(plan.form_of.shape[1])
         self._remote = any(is_remote(plan.hrefs[scene][layer]) for scene in self._upper for layer in layers)
@@ -122,7 +124,7 @@ class Windows:
             When it cannot be read.
         """
         if self._remote:
-            self._read_ahead(scene)
+            self._read_ahead(scene, band)
         source, place = self._place(scene, band)
         if place is None:
             return None
@@ -156,7 +158,7 @@ class Windows:
         """
         layer = len(self._plan.bands)
         if self._remote:
-            self._read_ahead(scene, quality_only=True)
+            self._read_ahead(scene, layer)
         source, place = self._place(scene, layer)
         if place is None:
             return None
@@ -184,13 +186,37 @@ class Windows:
         future, _ = self._reading.pop((scene, layer), (None, 0))
         return read_values(source, window) if future is None else future.result()
 
-    def _read_ahead(self, scene: int, *, quality_only: bool = False) -> None:
-        """Begin to read this scene, and the upper ones of the dates that come as far as memory allows."""
+    def expect(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Say what will be asked for, where that is not date by date.
+
+        Parameters
+        ----------
+        keys : iterable of tuple of int
+            Scenes and layers, in order; they replace those said before. What is asked for beside them is
+            read when it is asked for.
+        """
+        self._coming = deque(keys)
+
+    def _read_ahead(self, scene: int, layer: int) -> None:
+        """Begin to read what is asked for, and what comes then as far as memory allows."""
+        if self._coming is None:
+            self._read_dates(scene, quality_only=layer == len(self._plan.bands))
+            return
+        self._begin(scene, layer)
+        while self._coming and not self._is_full:
+            self._begin(*self._coming.popleft())
+
+    @property
+    def _is_full(self) -> bool:
+        return sum(size for _, size in self._reading.values()) > AHEAD_BYTES
+
+    def _read_dates(self, scene: int, *, quality_only: bool) -> None:
+        """Begin to read this scene, and the upper ones of the dates that come."""
         bands = range(0 if quality_only else len(self._plan.bands))
         for layer in (*self._quality, *bands):
             self._begin(scene, layer)
         for other in self._upper[self._upper.index(scene) + 1 :] if scene in self._upper else ():
-            if sum(size for _, size in self._reading.values()) > AHEAD_BYTES:
+            if self._is_full:
                 return
             for layer in self._quality:
                 self._begin(other, layer)

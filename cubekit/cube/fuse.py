@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -22,7 +23,7 @@ class FailedReadWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class _Hidden:
+class Hidden:
     """What the quality band of a scene takes out of a block."""
 
     where: BoolArray | None
@@ -30,6 +31,11 @@ class _Hidden:
 
     code: int = codes.MASKED
     """Why."""
+
+    @cached_property
+    def everything(self) -> bool:
+        """Whether nothing of the scene is left."""
+        return self.where is not None and bool(self.where.all())
 
 
 def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
@@ -90,28 +96,117 @@ def _load(plan: Plan, block_id: tuple[int, int, int, int], *, kept: bool) -> tup
     status = np.zeros(shape if kept else (1, *shape[1:]), np.uint8)
     steps = [plan.touching(step, rows, cols) for step in range(times.start, times.stop)]
     with many_reads(), Windows(plan, target, steps) as windows:
+        scenes_of = Scenes(plan, target, windows)
         for number, scenes in enumerate(steps):
             became = status[number if kept else 0]
             became[:] = codes.OUTSIDE
-            step = _Step(plan, target, windows, block[number], became)
+            step = _Step(scenes_of, block[number], became)
             step.fuse(scenes, first=int(np.searchsorted(plan.time_of, times.start + number)))
     return block, status
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One date of a block."""
+class Scenes:
+    """The scenes under one block, as they are masked and laid onto it."""
 
     plan: Plan
     target: GeoBox
     windows: Windows
-    out: Array
-    status: Array
 
     @property
     def records(self) -> bool:
         """Whether failures are noted instead of raised."""
         return self.plan.on_error == "record"
+
+    def lay(self, scene: int, band: int, hidden: Hidden, out: Array, status: Array) -> int:
+        """Lay one band of a scene onto what lacks data.
+
+        Parameters
+        ----------
+        scene, band : int
+            Numbers of both.
+        hidden : Hidden
+            From `hidden`.
+        out : numpy.ndarray
+            Shape (y, x), coded as the plan says; changed in place.
+        status : numpy.ndarray of uint8
+            Same shape; pixels that get data become ``READ``, which are left alone.
+
+        Returns
+        -------
+        int
+            ``READ``; or ``MISSING`` or ``FAILED`` where there was nothing to lay.
+
+        Raises
+        ------
+        SourceError
+            When the asset cannot be read and failures are not to be recorded.
+        """
+        if self.plan.source(scene, band) is None:
+            return codes.MISSING
+        try:
+            window = self.windows.get(scene, band)
+            if window is not None:
+                lay(window, Recode.of(self.plan, scene, band), out, status, hidden.where)
+        except SourceError as error:
+            self._failed(error)
+            return codes.FAILED
+        return codes.READ
+
+    def hidden(self, scene: int, failure: int = codes.FAILED) -> Hidden:
+        """Tell what the quality band masks; all, where it is missing or cannot be read.
+
+        Parameters
+        ----------
+        scene : int
+            Its number.
+        failure : int, optional
+            Code of a failed read.
+
+        Returns
+        -------
+        Hidden
+            For the block.
+
+        Raises
+        ------
+        SourceError
+            When the band cannot be read and failures are not to be recorded.
+        """
+        rule, layer = self.plan.mask, len(self.plan.bands)
+        if rule is None:
+            return Hidden(None)
+        if self.plan.source(scene, layer) is None:
+            return Hidden(self._everywhere, codes.MISSING)
+        try:
+            pixels = self.windows.quality(scene)
+        except SourceError as error:
+            self._failed(error)
+            return Hidden(self._everywhere, failure)
+        if pixels is None:
+            return Hidden(self._everywhere)
+        halo = rule.reach  # masked areas beyond the block grow into it
+        inner = (slice(halo, halo + self.target.shape.y), slice(halo, halo + self.target.shape.x))
+        masked = masked_by(pixels.values, rule) & pixels.valid
+        return Hidden(shaped(masked, pixels.valid, rule)[inner] | ~pixels.valid[inner])
+
+    @property
+    def _everywhere(self) -> BoolArray:
+        return np.ones(self.target.shape, bool)
+
+    def _failed(self, error: SourceError) -> None:
+        if not self.records:
+            raise error
+        warnings.warn(str(error), FailedReadWarning, stacklevel=2)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One date of a block, all its bands."""
+
+    scenes: Scenes
+    out: Array
+    status: Array
 
     def fuse(self, scenes: IntArray, *, first: int) -> None:
         """Lay scenes over each other, the first one on top; count them from the first of the date."""
@@ -119,64 +214,32 @@ class _Step:
             if number and bool((self.status == codes.READ).all()):
                 return
             failure = codes.failed(scene - first)
-            hidden = self._hidden(scene, failure)
-            all_hidden = hidden.where is not None and bool(hidden.where.all())
-            for band in range(len(self.plan.bands)):
-                if not all_hidden:
-                    self._lay(scene, band, hidden, failure)
-                elif self.records:
+            hidden = self.scenes.hidden(scene, failure)
+            for band in range(len(self.out)):
+                if hidden.everything:
                     self._note(scene, band, hidden.code)
+                else:
+                    self._lay(scene, band, hidden, failure)
 
-    def _lay(self, scene: int, band: int, hidden: _Hidden, failure: int) -> None:
-        source = self.plan.source(scene, band)
-        if source is None:
-            self._note(scene, band, codes.MISSING)
+    def _lay(self, scene: int, band: int, hidden: Hidden, failure: int) -> None:
+        became = self.scenes.lay(scene, band, hidden, self.out[band], self.status[band])
+        if became != codes.READ:
+            self._note(scene, band, failure if became == codes.FAILED else became)
             return
-        try:
-            window = self.windows.get(scene, band)
-            if window is not None:
-                rule = Recode.of(self.plan, scene, band)
-                lay(window, rule, self.out[band], self.status[band], hidden.where)
-        except SourceError as error:
-            self._failed(error)
-            self._note(scene, band, failure)
+        if not self.scenes.records:
             return
-        if self.records:
-            if hidden.where is not None:
-                self._note(scene, band, hidden.code, hidden.where)
-            self._note(scene, band, codes.EMPTY, None if hidden.where is None else ~hidden.where)
-
-    def _hidden(self, scene: int, failure: int) -> _Hidden:
-        """Tell what the quality band masks; all, where it is missing or cannot be read."""
-        rule, layer = self.plan.mask, len(self.plan.bands)
-        if rule is None:
-            return _Hidden(None)
-        everything = np.ones(self.target.shape, bool)
-        if self.plan.source(scene, layer) is None:
-            return _Hidden(everything, codes.MISSING)
-        try:
-            pixels = self.windows.quality(scene)
-        except SourceError as error:
-            self._failed(error)
-            return _Hidden(everything, failure)
-        if pixels is None:
-            return _Hidden(everything)
-        halo = rule.reach  # masked areas beyond the block grow into it
-        inner = (slice(halo, halo + self.target.shape.y), slice(halo, halo + self.target.shape.x))
-        masked = masked_by(pixels.values, rule) & pixels.valid
-        return _Hidden(shaped(masked, pixels.valid, rule)[inner] | ~pixels.valid[inner])
-
-    def _failed(self, error: SourceError) -> None:
-        if not self.records:
-            raise error
-        warnings.warn(str(error), FailedReadWarning, stacklevel=2)
+        if hidden.where is not None:
+            self._note(scene, band, hidden.code, hidden.where)
+        self._note(scene, band, codes.EMPTY, None if hidden.where is None else ~hidden.where)
 
     def _note(self, scene: int, band: int, code: int, among: BoolArray | None = None) -> None:
         """Note why pixels that a scene covers have no data."""
-        if not self.records:
+        if not self.scenes.records:
             return
-        layers = (band, *range(self.plan.form_of.shape[1]))
-        source = next((s for layer in layers if (s := self.plan.source(scene, layer)) is not None), None)
+        plan = self.scenes.plan
+        layers = (band, *range(plan.form_of.shape[1]))
+        source = next((s for layer in layers if (s := plan.source(scene, layer)) is not None), None)
         if source is not None:
-            inside = covered(self.windows.positions(source.form.geobox), source.form.geobox.shape.yx)
+            where = self.scenes.windows.positions(source.form.geobox)
+            inside = covered(where, source.form.geobox.shape.yx)
             codes.note(self.status[band], inside if among is None else inside & among, code)

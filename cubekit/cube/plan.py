@@ -1,7 +1,7 @@
 """The plan of a cube: which scene gives which pixels. Plain tables, made without opening files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -148,6 +148,50 @@ class Plan:
         top, left, bottom, right = self.bounds[first:last].T
         touches = (top < rows.stop) & (bottom > rows.start) & (left < cols.stop) & (right > cols.start)
         return np.asarray(first + np.flatnonzero(touches))
+
+    def taking(
+        self,
+        scenes: IntArray,
+        *,
+        times: Array,
+        time_of: IntArray,
+        chunks: Chunks,
+        dropped: tuple[str, ...] = (),
+    ) -> "Plan":
+        """Return the plan of some of the scenes.
+
+        Parameters
+        ----------
+        scenes : numpy.ndarray of int
+            Their numbers, in the order of their new time steps.
+        times : numpy.ndarray of datetime64[ns]
+            Of the time steps that there are now.
+        time_of : numpy.ndarray of int
+            Time step of each scene, increasing.
+        chunks : tuple of tuple of int
+            Sizes of the blocks.
+        dropped : tuple of str, optional
+            Identifiers of items that are not read.
+
+        Returns
+        -------
+        Plan
+            On the same grid, with the same forms.
+        """
+        return replace(
+            self,
+            times=times,
+            time_of=time_of.astype(np.int32),
+            chunks=chunks,
+            scenes=tuple(self.scenes[scene] for scene in scenes),
+            hrefs=tuple(self.hrefs[scene] for scene in scenes),
+            assets=tuple(self.assets[scene] for scene in scenes),
+            form_of=self.form_of[scenes],
+            bounds=self.bounds[scenes],
+            cover=tuple(self.cover[scene] for scene in scenes) if self.cover else (),
+            shifts=self.shifts[scenes],
+            dropped=dropped,
+        )
 
 
 def bounds_on(source: GeoBox, target: GeoBox) -> tuple[int, int, int, int]:

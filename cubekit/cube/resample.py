@@ -6,7 +6,7 @@ each scan line of the block that it is given, which moves nearest neighbours bet
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +25,7 @@ RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode", "min", "max")
 _Pair: TypeAlias = tuple[IntArray, IntArray]
 
 _SNAP = 1e-6  # of a pixel: positions this near to an edge are on it
+_ROUNDING = 1e-9  # of a pixel: more than float64 can move a place between two nodes beyond both
 _NODE_METRES = 1000.0  # the transformation is exact on nodes this far apart, linear between: under 0.02 m off
 _DEGREE_METRES = 111_320.0
 _HALF_TURN = 180.0
@@ -39,6 +40,120 @@ class Positions:
 
     cols: FloatArray
     """Shape (1, x) or (y, x)."""
+
+    @property
+    def on_axes(self) -> bool:
+        """Whether rows of the target are rows of the source."""
+        return self.rows.shape[1] == 1 and self.cols.shape[0] == 1
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """Pixels of a target at which places are known; in between they are linear."""
+
+    rows: FloatArray
+    """Rows of the source at the nodes, shape (node along y, node along x)."""
+
+    cols: FloatArray
+    """Columns, same shape."""
+
+    step: int
+    """Pixels from one node to the next."""
+
+    past: tuple[int, int]
+    """How far the first row and column of the target lie behind the first nodes."""
+
+    shape: tuple[int, int]
+    """Rows and columns of the target."""
+
+    def along(self, axis: int) -> tuple[IntArray, FloatArray]:
+        """Return the node before each row (axis 0) or column of the target, and the share of the next one.
+
+        Parameters
+        ----------
+        axis : int
+            0 or 1.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Numbers of nodes, and shares from 0 to 1.
+        """
+        behind = self.past[axis] + np.arange(self.shape[axis])
+        node = np.minimum(behind // self.step, self.rows.shape[axis] - 2)
+        return node, (behind - node * self.step) / self.step
+
+    def at(self, lines: IntArray, columns: IntArray) -> Positions:
+        """Return the places of some rows and columns of the target.
+
+        Parameters
+        ----------
+        lines, columns : numpy.ndarray of int
+            Which ones.
+
+        Returns
+        -------
+        Positions
+            Every place is the same whatever others are asked for.
+        """
+        found = []
+        for field_ in (self.rows, self.cols):
+            with np.errstate(invalid="ignore"):
+                for axis, wanted in ((0, lines), (1, columns)):
+                    node, share = (part[wanted] for part in self.along(axis))
+                    share = share[:, None] if axis == 0 else share[None, :]
+                    first, second = np.take(field_, node, axis=axis), np.take(field_, node + 1, axis=axis)
+                    field_ = first + (second - first) * share
+            found.append(field_)
+        return Positions(*found)
+
+    def corners(self) -> Positions:
+        """Return the places among which are the outermost of each row and column of the source.
+
+        Returns
+        -------
+        Positions
+            At the nodes, and on the rim of the target.
+        """
+        lines, columns = (
+            np.unique([0, size - 1, *range(-past % self.step, size, self.step)])
+            for size, past in zip(self.shape, self.past, strict=True)
+        )
+        return self.at(lines, columns)
+
+
+class Meshed(Positions):
+    """Places between nodes, worked out in full only if somebody asks for them.
+
+    Parameters
+    ----------
+    nodes : Nodes
+        What is known.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        object.__setattr__(self, "nodes", nodes)
+
+    nodes: Nodes
+
+    @cached_property
+    def _full(self) -> Positions:
+        return self.nodes.at(np.arange(self.nodes.shape[0]), np.arange(self.nodes.shape[1]))
+
+    @property
+    def rows(self) -> FloatArray:
+        """Shape (y, x)."""
+        return self._full.rows
+
+    @property
+    def cols(self) -> FloatArray:
+        """Shape (y, x)."""
+        return self._full.cols
+
+    @property
+    def on_axes(self) -> bool:
+        """Never."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -114,10 +229,10 @@ def positions(source: GeoBox, target: GeoBox) -> Positions:
             break
         step = 1  # a jump at the 180° meridian cannot be interpolated
     found = to_pixels(source, x, y)
-    return Positions(
-        _between(found.rows, y_nodes, lines, x_nodes, columns, step=step),
-        _between(found.cols, y_nodes, lines, x_nodes, columns, step=step),
-    )
+    if step == 1:
+        return Positions(*(part[: lines.size, : columns.size] for part in (found.rows, found.cols)))
+    past = (int(lines[0] - y_nodes[0]), int(columns[0] - x_nodes[0]))
+    return Meshed(Nodes(found.rows, found.cols, step, past, target.shape.yx))
 
 
 def _numbering(origin: float, size: float) -> tuple[int, float]:
@@ -176,26 +291,28 @@ def to_pixels(source: GeoBox, x: FloatArray, y: FloatArray) -> Positions:
     )
 
 
-def _between(
-    nodes: FloatArray,
-    y_nodes: IntArray,
-    lines: IntArray,
-    x_nodes: IntArray,
-    columns: IntArray,
-    *,
-    step: int,
-) -> FloatArray:
-    """Interpolate a field on nodes linearly, first along y, then along x."""
-    if step == 1:
-        return nodes[: lines.size, : columns.size]
-    with np.errstate(invalid="ignore"):
-        for axis, wanted, known in ((0, lines, y_nodes), (1, columns, x_nodes)):
-            index = np.minimum((wanted - known[0]) // step, known.size - 2)
-            share = (wanted - known[index]) / step
-            share = share[:, None] if axis == 0 else share[None, :]
-            first, second = np.take(nodes, index, axis=axis), np.take(nodes, index + 1, axis=axis)
-            nodes = first + (second - first) * share
-    return nodes
+def mesh_of(where: Positions, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, tuple[Any, ...]]:
+    """Return places as compiled kernels take them.
+
+    Parameters
+    ----------
+    where : Positions
+        From :func:`positions`.
+    shape : tuple of int
+        Rows and columns of the target.
+
+    Returns
+    -------
+    tuple
+        Rows and columns of the source at the nodes; then, for each row of the target, the node before it and
+        the share of the next, how far the first column is behind its node, and the step. A step of 1 means
+        that every pixel is a node.
+    """
+    if isinstance(where, Meshed):
+        nodes = where.nodes
+        return nodes.rows, nodes.cols, (*nodes.along(0), nodes.past[1], nodes.step)
+    rows, cols = (np.ascontiguousarray(np.broadcast_to(part, shape)) for part in (where.rows, where.cols))
+    return rows, cols, (np.zeros(0, np.intp), np.zeros(0), 0, 1)
 
 
 def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window | None:
@@ -215,6 +332,10 @@ def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window |
     Window or None
         None where no position falls into the source.
     """
+    if isinstance(where, Meshed):
+        corners = where.nodes.corners()
+        if covered(corners, shape).all():
+            where = corners  # what lies between them is no further out
     spans = []
     for values, size in ((where.rows, shape[0]), (where.cols, shape[1])):
         with np.errstate(invalid="ignore"):
@@ -227,7 +348,7 @@ def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window |
     for inside, values, size in spans:
         if not inside.any():
             return None
-        low, high = values[inside].min(), values[inside].max()
+        low, high = values[inside].min() - _ROUNDING, values[inside].max() + _ROUNDING
         first = int(np.clip(np.floor(low + _SNAP) - margin, 0, size - 1))
         edges.append((first, int(np.clip(np.floor(high + _SNAP) + 1 + margin, first + 1, size))))
     return Window(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
@@ -336,7 +457,7 @@ def sample_bilinear(pixels: Pixels, window: Window, where: Positions) -> Pixels:
     *r, down = neighbours(where.rows - 0.5 - window.top, weight.shape[0], kind)
     *c, right = neighbours(where.cols - 0.5 - window.left, weight.shape[1], kind)
     # On parallel axes rows are blended before columns are picked: less work, the same numbers.
-    blend = _blend_axes if where.rows.shape[1] == 1 and where.cols.shape[0] == 1 else _blend
+    blend = _blend_axes if where.on_axes else _blend
     total, share = (blend(part, (r[0], r[1]), (c[0], c[1]), down, right) for part in (weighted, weight))
     valid = sample_nearest(pixels, window, where).valid
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -53,7 +53,7 @@ def test_kernels_equal_numpy(
 
 def test_the_switch_leaves_everything_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBEKIT_NUMBA", "0")
-    monkeypatch.setattr(lay_numba, "_kernels", lambda: pytest.fail("compiled kernels were loaded"))
+    monkeypatch.setattr(lay_numba, "_prepared", lambda *_, **__: pytest.fail("compiled kernels were loaded"))
     out, status = np.zeros(SOURCE.shape, "uint8"), np.zeros(SOURCE.shape, "uint8")
     rule = Recode(coding=Encoding(dtype="uint8", nodata=0), scale=1, offset=0, shift=0, exact=True, nodata=0,
                   source="x")  # fmt: skip
