@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 from zarr.abc.store import ByteRequest, Store
@@ -186,14 +186,25 @@ class InsideView(WrapperStore[Store]):
     pixels.
     """
 
+    @property
+    def folder(self) -> Path | None:
+        """Folder that the objects lie in; None where they do not lie in one."""
+        return self._store.root if isinstance(self._store, LocalStore) else None
+
+    def inside(self, key: str) -> Path:
+        """Return the path of an object in a folder; raise where it lies elsewhere."""
+        root = cast("LocalStore", self._store).root.resolve()
+        path = (root / key).resolve()
+        if not path.is_relative_to(root):
+            raise SecurityError(f"{root}: {key} is a link that leads out of the store.")
+        return path
+
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return an object; raise where it lies elsewhere."""
-        if isinstance(self._store, LocalStore):
-            root = self._store.root.resolve()
-            if not (root / key).resolve().is_relative_to(root):
-                raise SecurityError(f"{root}: {key} is a link that leads out of the store.")
+        if self.folder is not None:
+            self.inside(key)
         return await super().get(key, prototype, byte_range)
 
 
