@@ -182,11 +182,19 @@ class CubeStream(SharedStream):
             sharing=workers,
             allocate=Buffers(host_memory),
         )
-        arrays, carry = ahead(passing, _PREFETCH), Carrier(self.device)
-        batches = ((at, partial(self._finished, each, epoch, carry)) for at, each in enumerate(arrays, start))
-        return count - 1, batches
+        finish = partial(self._finished, epoch=epoch, carry=Carrier(self.device))
+        if self._is_host:  # tensors are finished ahead too; copies to a device stay on the caller's stream
+            done = ahead(passing, _PREFETCH, finish=finish)
+            return count - 1, ((at, partial(dict, each)) for at, each in enumerate(done, start))
+        arrays = ahead(passing, _PREFETCH)
+        return count - 1, ((at, partial(finish, each)) for at, each in enumerate(arrays, start))
 
-    def _finished(self, arrays: Mapping[str, Array], epoch: int, carry: Carrier) -> Batch:
+    @property
+    def _is_host(self) -> bool:
+        """Whether batches stay in the memory of this machine's processor."""
+        return self.device is None or torch.device(self.device).type == "cpu"
+
+    def _finished(self, arrays: Mapping[str, Array], *, epoch: int, carry: Carrier) -> Batch:
         """Turn arrays into tensors, and decode them unless stored numbers are wanted."""
         batch = carry(arrays)
         return batch if self.stored else self.decode(batch, epoch=epoch)
