@@ -33,7 +33,7 @@ def _is_installed() -> bool:
 
 
 @lru_cache(maxsize=8)
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
     from numba import njit
 
     try:
@@ -61,7 +61,7 @@ def median(values: Array, fill: Any, beside: Any, network: tuple[tuple[int, int]
     """
     kind = values.dtype.type
     pairs = np.array(network, np.int64).reshape(-1, 2)
-    _compiled(_median)(values, kind(fill), kind(np.iinfo(kind).max), kind(beside), pairs, out)
+    compiled(_median)(values, kind(fill), kind(np.iinfo(kind).max), kind(beside), pairs, out)
 
 
 def _median(  # noqa: PLR0917
@@ -111,7 +111,7 @@ def geomedian(values: FloatArray, tolerance: float, steps: int, out: FloatArray)
     out : numpy.ndarray
         float64, shape (band, pixel), NaN where there is no date; changed in place.
     """
-    _compiled(_geomedian)(values, tolerance, steps, out)
+    compiled(_geomedian)(values, tolerance, steps, out)
 
 
 def _geomedian(  # noqa: C901, PLR0912

@@ -37,7 +37,8 @@ class CubeStream(SharedStream):
 
     Each batch is a dictionary:
 
-    - ``x`` (n, time, band, y, x) or (n, time, band) float32: physical values, NaN where there is no data;
+    - ``x`` (n, time, band, y, x) or (n, time, band) float32: physical values, NaN (or ``fill``) where there
+      is no data;
     - ``valid``, same shape, bool;
     - ``doy`` (n, time) int64: day of the year;
     - ``index`` (n,) int64: number of the patch in its plan, or of the pixel in the windows of its plan; plans
@@ -65,6 +66,8 @@ class CubeStream(SharedStream):
         Processes of :meth:`loader`.
     classes : ClassTable, optional
         Of the labels.
+    fill : float, optional
+        What stands in ``x`` where there is no data.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class CubeStream(SharedStream):
         device: str | torch.device | None,
         workers: int,
         classes: ClassTable | None = None,
+        fill: float = math.nan,
     ) -> None:
         if workers < 0:
             raise OptionError(f"workers={workers!r} must not be negative.")
@@ -83,6 +87,7 @@ class CubeStream(SharedStream):
         self.stored = stored
         self.device = device
         self.workers = workers
+        self.fill = fill
         self.classes = ClassTable.of(()) if classes is None else classes
         if any(source.readers["x"].by_scene for source in stream.sources):
             warnings.warn(
@@ -182,11 +187,19 @@ class CubeStream(SharedStream):
             sharing=workers,
             allocate=Buffers(host_memory),
         )
-        arrays, carry = ahead(passing, _PREFETCH), Carrier(self.device)
-        batches = ((at, partial(self._finished, each, epoch, carry)) for at, each in enumerate(arrays, start))
-        return count - 1, batches
+        finish = partial(self._finished, epoch=epoch, carry=Carrier(self.device))
+        if self._is_host:  # tensors are finished ahead too; copies to a device stay on the caller's stream
+            done = ahead(passing, _PREFETCH, finish=finish)
+            return count - 1, ((at, partial(dict, each)) for at, each in enumerate(done, start))
+        arrays = ahead(passing, _PREFETCH)
+        return count - 1, ((at, partial(finish, each)) for at, each in enumerate(arrays, start))
 
-    def _finished(self, arrays: Mapping[str, Array], epoch: int, carry: Carrier) -> Batch:
+    @property
+    def _is_host(self) -> bool:
+        """Whether batches stay in the memory of this machine's processor."""
+        return self.device is None or torch.device(self.device).type == "cpu"
+
+    def _finished(self, arrays: Mapping[str, Array], *, epoch: int, carry: Carrier) -> Batch:
         """Turn arrays into tensors, and decode them unless stored numbers are wanted."""
         batch = carry(arrays)
         return batch if self.stored else self.decode(batch, epoch=epoch)
@@ -218,6 +231,8 @@ class CubeStream(SharedStream):
                 (self.stream.seed, epoch),
             )  # fmt: skip
             done["x"], done["valid"] = (torch.from_numpy(each).to(done["x"].device) for each in (x, valid))
+        if not math.isnan(self.fill):
+            done["x"].masked_fill_(~done["valid"], self.fill)
         return done
 
     def loader(self) -> "DataLoader[Batch]":
@@ -258,9 +273,13 @@ def _decoded(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return physical values, NaN where there is no data, and where there is some."""
     values = stored.to(torch.float32)  # whole numbers above 2**24 are no satellite data
-    valid = ~torch.isnan(values)
-    if coding.nodata is not None and not math.isnan(coding.nodata):
-        valid &= values != coding.nodata
+    nodata = None if coding.nodata is None or math.isnan(coding.nodata) else coding.nodata
+    if not stored.is_floating_point() and nodata is not None:
+        valid = values != nodata
+    else:
+        valid = ~torch.isnan(values)
+        if nodata is not None:
+            valid &= values != nodata
     if mask is not None:
         valid &= mask[:, :, None].to(torch.bool)
     values = (
