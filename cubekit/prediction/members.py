@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cubekit.cube.contract import Encoding
 from cubekit.nn.fold import quick_series
-from cubekit.prediction.forward import forward_of
+from cubekit.prediction.forward import forward_of, prepared_here
 from cubekit.prediction.outputs import Kind
+from cubekit.prediction.prepare import PHYSICAL
 from cubekit.tasks.classify import Classifier
 from cubekit.tasks.series import SeriesInput
 from cubekit.training.bundle import Model
@@ -108,13 +110,30 @@ class PatchMembers:
         Thinned networks to draw from each model; 0 takes the model itself.
     turning : {"none", "flips", "rotations"}, optional
         Ways to lay a window; what is predicted is laid back.
+    coding : Encoding, optional
+        Of the cube's numbers.
+
+    Attributes
+    ----------
+    takes_stored : bool
+        Whether windows hold the cube's numbers as they are stored; else physical ones, as for `coding`'s
+        default.
     """
 
     def __init__(
-        self, models: Sequence[Any], kind: Kind, *, passes: int = 0, turning: Turning = "none"
+        self,
+        models: Sequence[Any],
+        kind: Kind,
+        *,
+        passes: int = 0,
+        turning: Turning = "none",
+        coding: Encoding = PHYSICAL,
     ) -> None:
         drawn = [version for model in models for version in _versions(model, passes)]
-        self._forwards = [forward_of(model, kind) for model in drawn]
+        self.takes_stored = all(map(prepared_here, drawn))
+        self._forwards = [
+            forward_of(model, kind, coding if self.takes_stored else PHYSICAL) for model in drawn
+        ]
         self._turns = _TURNS[turning]
         self.count = len(self._forwards) * len(self._turns)
 

@@ -79,7 +79,7 @@ def predict_patches(pieces: Sequence[Sequence[Array]], order: Order, rule: Rule)
 
 
 class _Reader:
-    """Gives the windows of a tile as physical numbers; None for windows without anything to predict."""
+    """Gives the windows of a tile as the models take them; None for windows without anything to predict."""
 
     def __init__(self, sources: list[Array], seen: BoolArray, order: Order, rule: Rule) -> None:
         if rule.windows is None:
@@ -92,10 +92,10 @@ class _Reader:
         across = slice(columns.start - self._order.columns.start, columns.stop - self._order.columns.start)
         if not self._seen[down, across].any():
             return None
-        return [
-            physical_series(source[..., down, across], coding)[0]
-            for source, coding in zip(self._sources, self._rule.codings, strict=True)
-        ]
+        cut = [source[..., down, across] for source in self._sources]
+        kept = cut[:1] if self._rule.forward().takes_stored else []
+        rest = zip(cut[len(kept) :], self._rule.codings[len(kept) :], strict=True)
+        return [*kept, *(physical_series(values, coding)[0] for values, coding in rest)]
 
 
 def _assembled(pieces: Sequence[Array], origins: tuple[tuple[int, ...], ...], order: Order) -> Array:

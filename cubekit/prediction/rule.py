@@ -70,7 +70,7 @@ class Rule:
             `PatchMembers` or `SeriesMembers`; for a single model of series without a network its own method.
         """
         models = [model.get() for model in self.models]
-        key = (*map(id, models), self.kind, self.windows is None, self.passes, self.turning)
+        key = (*map(id, models), self.kind, self.windows is None, self.passes, self.turning, self.codings[0])
         with _LOCK:
             if key not in _BUILT:
                 _BUILT[key] = (models, self._build(models))  # the models are held: an id is never used again
@@ -86,7 +86,9 @@ class Rule:
 
         if self.windows is None:
             return SeriesMembers(models, self.kind, passes=self.passes)
-        return PatchMembers(models, self.kind, passes=self.passes, turning=self.turning)
+        return PatchMembers(
+            models, self.kind, passes=self.passes, turning=self.turning, coding=self.codings[0]
+        )
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
         codings = [(str(coding.attrs()), coding.dtype) for coding in self.codings]
