@@ -414,20 +414,15 @@ def _by_ranges(source: Source) -> bool:
 def _read_ranges(source: Source, window: Window, around: Window | None, grant: Access) -> _Values:
     if grant.settings:
         raise UnusualTiffError("Only GDAL knows what to do with these credentials.")
-    form = source.form
-    with (
-        many_reads(),
-        _FILES.open(
+    with many_reads():
+        return _FILES.read(
             _key(source),
             grant.address,
             window,
-            band=form.band,
+            source.form,
             check=lambda data: check_conforms(source, data),
-            expected=form,
             around=around,
-        ) as data,
-    ):
-        return _read_part(source, window, data)
+        )
 
 
 def _key(source: Source) -> tuple[str, str]:
