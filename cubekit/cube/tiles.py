@@ -254,48 +254,72 @@ def read_tiles(
     out = np.empty((window.bottom - window.top, window.right - window.left), coding.native)
     parts = list(head.parts(window, band))
     shared = not all(part.whole for part in parts)  # neighbouring windows will want parts of tiles as well
+    sample = 0 if head.plane else band - 1
     for part in parts:
         place = out[part.window]
         if not (head.offsets[part.number] and head.counts[part.number]):
             place[...] = _sparse(head, part, 0.0 if fill is None else fill, coding)
             continue
-        key = state, part.number
-        found = _found(key, part)
-        if found is None and part.whole and coding.samples == 1:
-            decode(coding, content(part.number), place[..., None])
-            if shared:
-                _RIMS.put(key, Rims.of(place[..., None]))
-            continue
-        if found is None:
-            tile = _TILES.get(key, lambda part=part: _decoded(head, coding, part, content, state))  # type: ignore[misc]
-            found = tile[part.tile]
-        place[...] = found[..., 0 if head.plane else band - 1]
+        tile = _Tile(head, coding, part.number, content, (state, part.number))
         if part.whole and coding.samples == 1:
-            _TILES.drop(key)  # its rim is enough from now on
+            tile.fill(place[..., None], shared=shared)
+        else:
+            place[...] = tile.part(*part.tile)[..., sample]
     return out
 
 
-def _found(key: Key, part: Part) -> Array | None:
-    """Return a part of a tile that has been decoded before."""
-    rims = _RIMS.find(key)
-    found = None if rims is None else rims.part(*part.tile)
-    if found is None:
-        tile = _TILES.find(key)
-        found = None if tile is None else tile[part.tile]
-    return found
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """A tile of a file."""
 
+    head: TiledTiff
+    coding: Coding
+    number: int
+    content: Callable[[int], Content]
+    key: Key
 
-def _decoded(
-    head: TiledTiff, coding: Coding, part: Part, content: Callable[[int], Content], state: object
-) -> Array:
-    """Decode all of a tile that lies in the image."""
-    row, col = divmod(part.number % (head.across * head.down), head.across)
-    rows = min(coding.tile[0], head.shape[0] - row * coding.tile[0])
-    cols = min(coding.tile[1], head.shape[1] - col * coding.tile[1])
-    tile = np.empty((rows, cols, coding.samples), coding.native)
-    decode(coding, content(part.number), tile)
-    _RIMS.put((state, part.number), Rims.of(tile))
-    return tile
+    def fill(self, place: Array, *, shared: bool) -> None:
+        """Decode all of it to where it is wanted, unless another thread or window has."""
+        if not shared:
+            self._decode(place)
+            return
+        mine = False
+
+        def make() -> Rims:
+            nonlocal mine
+            mine = True
+            self._decode(place)
+            return Rims.of(place)
+
+        _RIMS.get(self.key, make)
+        if mine:
+            return
+        found = _TILES.find(self.key)
+        if found is None:
+            self._decode(place)
+        else:
+            place[...] = found
+            _TILES.drop(self.key)  # its rim is enough from now on
+
+    def part(self, rows: slice, cols: slice) -> Array:
+        """Return a part of it; all of it is kept, for a neighbouring window will take more."""
+        rims = _RIMS.get(self.key, lambda: Rims.of(self._whole()))
+        found = rims.part(rows, cols)
+        return self._whole()[rows, cols] if found is None else found
+
+    def _whole(self) -> Array:
+        return _TILES.get(self.key, self._make)
+
+    def _make(self) -> Array:
+        row, col = divmod(self.number % (self.head.across * self.head.down), self.head.across)
+        rows = min(self.coding.tile[0], self.head.shape[0] - row * self.coding.tile[0])
+        cols = min(self.coding.tile[1], self.head.shape[1] - col * self.coding.tile[1])
+        tile = np.empty((rows, cols, self.coding.samples), self.coding.native)
+        self._decode(tile)
+        return tile
+
+    def _decode(self, out: Array) -> None:
+        decode(self.coding, self.content(self.number), out)
 
 
 def _sparse(head: TiledTiff, part: Part, fill: float, coding: Coding) -> float:
