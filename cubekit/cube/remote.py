@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from rasterio.io import DatasetReader, MemoryFile
 
 from cubekit.cube import tile_decode
+from cubekit.cube.gdal import many_reads
 from cubekit.cube.http import Answer, HttpError, get_range
 from cubekit.cube.looks import Looks
 from cubekit.cube.resample import Window
@@ -92,7 +93,13 @@ class Files:
         self._process = os.getpid()
 
     def forget(self, key: Key) -> None:
-        """Drop what is known of a file."""
+        """Drop what is known of a file.
+
+        Parameters
+        ----------
+        key : tuple of str
+            What it is known by.
+        """
         with self._lock:
             self._files.pop(key, None)
             for span in [span for span in self._kept if span[0] == key]:
@@ -290,6 +297,7 @@ def _decoded(
 def _decoder(content: bytes) -> Iterator[DatasetReader]:
     # MemoryFile.open would look for credentials of clouds first.
     with (
+        many_reads(),
         MemoryFile(content) as memory,
         DatasetReader(memory.name, driver=["GTiff"], sharing=False) as data,
     ):
