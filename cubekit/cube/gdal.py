@@ -21,8 +21,8 @@ GDAL_SETTINGS: dict[str, str | int] = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "GDAL_HTTP_LOW_SPEED_TIME": "20",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
-    # Decoded tiles: those on the rim of a block are needed again for the next one (with 64 MB a load
-    # by two threads took 1.6 times the processor time). The default, a share of the memory, would fill up.
+    # Decoded tiles of JPEG 2000 and the like: those on the rim of a block are needed again for the next one,
+    # and take long to decode. The default, a share of the memory, would fill up.
     "GDAL_CACHEMAX": 256 * 2**20,
 }
 """Limits of every read; the environment variables of the same names win."""

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from cubekit.cube.tiff import TiledTiff
 
@@ -15,9 +15,9 @@ class Looks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[object, int], tuple[Any, float | None]] = OrderedDict()
+        self._known: OrderedDict[tuple[object, int], tuple[object, float | None]] = OrderedDict()
 
-    def compare(self, head: TiledTiff, form: Any, check: Callable[[], float | None]) -> float | None:
+    def compare(self, head: TiledTiff, form: object, check: Callable[[], float | None]) -> float | None:
         """Compare a file with its form, unless one that looks alike has been.
 
         Parameters

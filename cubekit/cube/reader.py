@@ -19,7 +19,7 @@ from rasterio.io import DatasetReader
 from cubekit.cube import tile_decode
 from cubekit.cube.conform import check_conforms
 from cubekit.cube.failures import explain, may_pass, next_step, refused
-from cubekit.cube.gdal import many_reads, one_read
+from cubekit.cube.gdal import one_read
 from cubekit.cube.handles import Handles, Lent
 from cubekit.cube.http import usable
 from cubekit.cube.kernels import valid_in
@@ -414,20 +414,14 @@ def _by_ranges(source: Source) -> bool:
 def _read_ranges(source: Source, window: Window, around: Window | None, grant: Access) -> _Values:
     if grant.settings:
         raise UnusualTiffError("Only GDAL knows what to do with these credentials.")
-    form = source.form
-    with (
-        many_reads(),
-        _FILES.open(
-            _key(source),
-            grant.address,
-            window,
-            band=form.band,
-            check=lambda data: check_conforms(source, data),
-            expected=form,
-            around=around,
-        ) as data,
-    ):
-        return _read_part(source, window, data)
+    return _FILES.read(
+        _key(source),
+        grant.address,
+        window,
+        source.form,
+        check=lambda data: check_conforms(source, data),
+        around=around,
+    )
 
 
 def _key(source: Source) -> tuple[str, str]:

@@ -52,7 +52,13 @@ class UnusualTiffError(ValueError):
 
 
 class ShortHeadError(ValueError):
-    """The head goes on; ``stop`` says how many bytes it needs."""
+    """The head goes on; ``stop`` says how many bytes it needs.
+
+    Parameters
+    ----------
+    stop : int
+        The bytes.
+    """
 
     def __init__(self, stop: int) -> None:
         super().__init__(f"{stop} bytes are needed")

@@ -196,8 +196,13 @@ def test_files_that_look_alike_are_opened_by_gdal_once(
 ) -> None:
     monkeypatch.setattr(reader, "_LOCAL", LocalTiffs())
     opened: list[str] = []
-    whole = reader._open
-    monkeypatch.setattr(reader, "_open", lambda name, asset: opened.append(name) or whole(name, asset))
+    whole = reader._open  # noqa: SLF001  (what is counted)
+
+    def note(name: str, asset: Source) -> Any:
+        opened.append(name)
+        return whole(name, asset)
+
+    monkeypatch.setattr(reader, "_open", note)
     wanted = source(tmp_path)
     for number in range(3):
         path = write(tmp_path / f"{number}.tif", numbers("uint16") + number, compress="deflate", **TILED)
@@ -247,8 +252,12 @@ def test_a_file_that_is_written_again_is_read_again(tmp_path: Path) -> None:
 def test_threads_decode_a_tile_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.tif", numbers("uint16", 1), compress="deflate", predictor=2, **TILED)
     decoded: list[int] = []
-    whole = tiles.decode
-    monkeypatch.setattr(tiles, "decode", lambda *args: decoded.append(1) or whole(*args))
+
+    def note(*arguments: Any) -> None:
+        decoded.append(1)
+        tile_decode.decode(*arguments)
+
+    monkeypatch.setattr(tiles, "decode", note)
     window = Window(1, 1, 149, 210)  # a part of each tile on the rim, of which there are 14 of 20
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: read_values(source(path), window)[0], range(24)):
@@ -256,14 +265,49 @@ def test_threads_decode_a_tile_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(decoded) == 14 + 24 * 6
 
 
-def test_kept_tiles_are_bounded() -> None:
-    kept = tiles.DecodedTiles(limit=10_000)
+def test_what_is_kept_is_bounded() -> None:
+    kept: tiles.Kept[npt.NDArray[Any]] = tiles.Kept(limit=10_000)
     for number in range(50):
         kept.get((0, number), lambda: np.zeros(1000, "uint8"))
-    assert [kept.find((0, number)) is not None for number in range(50)] == [False] * 40 + [True] * 10
+    assert sum(kept.find((0, number)) is not None for number in range(50)) == 10
+
+    def fail() -> npt.NDArray[Any]:
+        raise UnusualTiffError("no")
+
     with pytest.raises(UnusualTiffError):
-        kept.get((0, 0), lambda: (_ for _ in ()).throw(UnusualTiffError("no")))
-    assert kept.find((0, 0)) is None
+        kept.get((1, 0), fail)
+    assert kept.find((1, 0)) is None
+    assert kept.get((1, 0), lambda: np.ones(1)) == 1
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 2), (1, 9, 1), (3, 1, 1)])
+def test_rims_are_parts_of_the_tile(shape: tuple[int, int, int]) -> None:
+    tile = np.arange(np.prod(shape)).reshape(shape)
+    rims, beyond = tiles.Rims.of(tile), 0
+    for top, left in np.ndindex(shape[:2]):
+        for bottom, right in itertools.product(range(top + 1, shape[0] + 1), range(left + 1, shape[1] + 1)):
+            found = rims.part(slice(top, bottom), slice(left, right))
+            beyond += found is None
+            if found is not None:
+                np.testing.assert_array_equal(found, tile[top:bottom, left:right])
+    assert (beyond > 0) == (min(shape[:2]) > 2 * tiles.RIM)
+
+
+def test_blocks_that_look_over_their_rim_decode_each_tile_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.tif", numbers("uint16", 1), compress="deflate", predictor=2, **TILED)
+    decoded: list[int] = []
+
+    def note(*arguments: Any) -> None:
+        decoded.append(1)
+        tile_decode.decode(*arguments)
+
+    monkeypatch.setattr(tiles, "decode", note)
+    for top, left in itertools.product(range(0, 150, 32), range(0, 211, 64)):
+        window = Window(max(top - 1, 0), max(left - 1, 0), min(top + 33, 150), min(left + 65, 211))
+        np.testing.assert_array_equal(read_values(source(path), window)[0], by_gdal(path, window))
+    assert len(decoded) == 20
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
