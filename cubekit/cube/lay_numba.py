@@ -120,10 +120,10 @@ def _prepare_fields(
 ) -> tuple[Any, Any]:
     from cubekit.cube import warp_kernels
 
+    find: Any = warp_kernels.nearest_spots if nearest else warp_kernels.bilinear_spots
     fields = (*mesh_of(where, target), (window.top, window.left, *shape))
-    if nearest:
-        return warp_kernels.nearest, warp_kernels.nearest_spots(*fields, target)
-    return warp_kernels.bilinear, (warp_kernels.bilinear_spots(*fields, target), fields)
+    spots = find(*fields, target)
+    return (warp_kernels.nearest, spots) if nearest else (warp_kernels.bilinear, (spots, fields))
 
 
 def _on_centres(place: Place) -> bool:

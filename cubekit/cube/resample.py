@@ -44,7 +44,7 @@ class Positions:
     @property
     def on_axes(self) -> bool:
         """Whether rows of the target are rows of the source."""
-        return self.rows.shape[1] == 1 and self.cols.shape[0] == 1
+        return bool(self.rows.shape[1] == 1 and self.cols.shape[0] == 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +96,15 @@ class Nodes:
         Positions
             Every place is the same whatever others are asked for.
         """
+        (rows, down), (cols, right) = self.along(0), self.along(1)
+        rows, down, cols, right = rows[lines], down[lines, None], cols[columns], right[columns]
         found = []
-        for field_ in (self.rows, self.cols):
+        for nodes in (self.rows, self.cols):
             with np.errstate(invalid="ignore"):
-                for axis, wanted in ((0, lines), (1, columns)):
-                    node, share = (part[wanted] for part in self.along(axis))
-                    share = share[:, None] if axis == 0 else share[None, :]
-                    first, second = np.take(field_, node, axis=axis), np.take(field_, node + 1, axis=axis)
-                    field_ = first + (second - first) * share
-            found.append(field_)
+                first, second = nodes[rows], nodes[rows + 1]
+                across = first + (second - first) * down
+                first, second = across[:, cols], across[:, cols + 1]
+                found.append(first + (second - first) * right)
         return Positions(*found)
 
     def corners(self) -> Positions:
