@@ -79,7 +79,6 @@ def _plans(lazy: Mapping[str, Any]) -> dict[str, Plan]:
 
 def _read(plan: Plan, out: Array, advance: Advance, options: Mapping[str, Any]) -> None:
     """Let every block of a cube be made in its place: memory is touched once."""
-
     blocks = list(np.ndindex(*map(len, plan.chunks)))
 
     def fill(number: int) -> None:
