@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.warp
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
@@ -38,7 +39,8 @@ def test_blocks_of_scenes_are_made_in_their_place(
     monkeypatch.setattr("cubekit.cube.eager.da.store", lambda *_, **__: pytest.fail("blocks were copied"))
     items = ck.open_items(sample_archive.items)
     own = ck.open_cube(items, bands=["red"]).odc.geobox
-    grid = GeoBox.from_bbox(own.extent.to_crs(crs).boundingbox, crs, resolution=10)
+    bounds = rasterio.warp.transform_bounds(str(own.crs), crs, *own.boundingbox.bbox)
+    grid = GeoBox.from_bbox(bounds, crs, resolution=10)
     chunks = {"time": 3, "y": 100, "x": 70}
     cube = ck.open_cube(items, grid, bands=["red", "swir16"], chunks=chunks, resampling=resampling)
     loaded = ck.load(cube.isel(time=slice(None)), workers=2)
