@@ -12,7 +12,7 @@ added, the least and the greatest number of the type, nodata of the cube, and wh
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
-# ruff: noqa: ANN001, ANN201, ANN202, D103, PLR0913, PLR0917, PLR2004  (a half is 8 sixteenths)
+# ruff: noqa: ANN001, ANN201, ANN202, FURB136, PLR0913, PLR0917
 
 from collections.abc import Callable
 from typing import Any, TypeVar

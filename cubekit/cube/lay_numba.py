@@ -1,4 +1,9 @@
-from functools import lru_cache
+"""Laying pixels onto a block in one compiled pass, where numba is installed: the same numbers as NumPy gives.
+
+``CUBEKIT_NUMBA=0`` in the environment turns it off. Kernels are compiled when first needed, never at import,
+and numba keeps them on disk.
+"""
+
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,11 +21,10 @@ _EXACT: Final = 1e-9  # of a pixel
 _QUARTER: Final = np.float32(0.25)
 _NO_NUMBER: Final = np.int32(-1 << 31)  # that no pixel is
 _LARGEST_SHIFT: Final = 1 << 24
+_SPOTS: Final = (np.int32, np.float32, np.float32, np.uint8)  # first of four pixels, shares, which is nearest
 
 
-def lay(
-    loaded: "Loaded", rule: "Recode", out: Array, status: Array | None, hidden: BoolArray | None
-) -> bool:
+def lay(loaded: "Loaded", rule: "Recode", out: Array, status: Array | None, hidden: BoolArray | None) -> bool:
     """Do as :func:`cubekit.cube.lay.lay` where there is a kernel for it.
 
     Parameters
@@ -79,7 +83,7 @@ def _in_line(block: Array) -> Array:
 
 
 def _numbers(nodata: float | None, rule: "Recode", dtype: "np.dtype[Any]") -> tuple[np.int32, ...]:
-    """Return nodata of the file, the shift, the limits of the type, nodata of the cube, and what is beside."""
+    """Return nodata of the file, the shift, the limits of the type, nodata of the cube, and its neighbour."""
     limits, fill = np.iinfo(dtype), rule.coding.nodata
     none, out = (
         np.int32(number) if number is not None and fits(number, dtype) else _NO_NUMBER
@@ -120,10 +124,13 @@ def _prepare_fields(
 ) -> tuple[Any, Any]:
     from cubekit.cube import warp_kernels
 
+    kernels: Any = warp_kernels
     fields = (*mesh_of(where, target), (window.top, window.left, *shape))
     if nearest:
-        return warp_kernels.nearest, warp_kernels.nearest_spots(*fields, target)
-    return warp_kernels.bilinear, (warp_kernels.bilinear_spots(*fields, target), fields)
+        return kernels.nearest, kernels.nearest_spots(*fields, target)
+    spots = (*(np.empty(target, kind) for kind in _SPOTS), *(np.empty(target[0], np.int64) for _ in "ab"))
+    kernels.bilinear_spots(*fields, spots)
+    return kernels.bilinear, (spots, np.empty(max(shape[0] * shape[1] - 1, 0), np.uint32), fields)
 
 
 def _on_centres(place: Place) -> bool:
@@ -156,14 +163,14 @@ def _pairs(ups: tuple[Array, ...], lefts: tuple[Array, ...]) -> tuple[int, int, 
 
     Zeros where any weight is not a quarter or three, or there is no such pair.
     """
-    shares = (ups[3], lefts[3])
-    if not all(bool(((share == _QUARTER) | (share == 3 * _QUARTER)).all()) for share in shares):
-        return 0, 0, 0
     before, behind, _, share = lefts
+    if not share.size or not all(
+        bool(((each == _QUARTER) | (each == 3 * _QUARTER)).all()) for each in (ups[3], share)
+    ):
+        return 0, 0, 0
     start = int(np.argmax((share == _QUARTER) & (behind > before)))
-    count = max(int((behind > before)[start:].sum()) // 2, 0)
-    stop, pixel = start + 2 * count, int(before[start]) if before.size else 0
-    wanted = pixel + np.arange(2 * count) // 2
-    weights = np.tile([_QUARTER, 3 * _QUARTER], count)
+    count = int((behind > before)[start:].sum()) // 2
+    stop, wanted = start + 2 * count, before[start] + np.arange(2 * count) // 2
     alike = np.array_equal(before[start:stop], wanted) and np.array_equal(behind[start:stop], wanted + 1)
-    return (start, stop, pixel) if count and alike and np.array_equal(share[start:stop], weights) else (0, 0, 0)
+    by_turns = np.array_equal(share[start:stop], np.tile([_QUARTER, 3 * _QUARTER], count))
+    return (start, stop, int(before[start])) if count and alike and by_turns else (0, 0, 0)

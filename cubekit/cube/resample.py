@@ -6,16 +6,15 @@ each scan line of the block that it is given, which moves nearest neighbours bet
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from cubekit.cube.compiled import is_on
+from cubekit.cube.project import project
 from cubekit.typing import Array, BoolArray, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from pyproj import Transformer
 
 Resampling: TypeAlias = Literal["nearest", "bilinear", "cubic", "average", "mode", "min", "max"]
 """How values between pixels are found; the last five run in GDAL."""
@@ -44,7 +43,7 @@ class Positions:
     @property
     def on_axes(self) -> bool:
         """Whether rows of the target are rows of the source."""
-        return self.rows.shape[1] == 1 and self.cols.shape[0] == 1
+        return bool(self.rows.shape[1] == 1 and self.cols.shape[0] == 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +95,15 @@ class Nodes:
         Positions
             Every place is the same whatever others are asked for.
         """
+        (rows, down), (cols, right) = self.along(0), self.along(1)
+        rows, down, cols, right = rows[lines], down[lines, None], cols[columns], right[columns]
         found = []
-        for field_ in (self.rows, self.cols):
+        for nodes in (self.rows, self.cols):
             with np.errstate(invalid="ignore"):
-                for axis, wanted in ((0, lines), (1, columns)):
-                    node, share = (part[wanted] for part in self.along(axis))
-                    share = share[:, None] if axis == 0 else share[None, :]
-                    first, second = np.take(field_, node, axis=axis), np.take(field_, node + 1, axis=axis)
-                    field_ = first + (second - first) * share
-            found.append(field_)
+                first, second = nodes[rows], nodes[rows + 1]
+                across = first + (second - first) * down
+                first, second = across[:, cols], across[:, cols + 1]
+                found.append(first + (second - first) * right)
         return Positions(*found)
 
     def corners(self) -> Positions:
@@ -224,7 +223,7 @@ def positions(source: GeoBox, target: GeoBox) -> Positions:
     while True:
         x_nodes, y_nodes = _nodes(columns, step), _nodes(lines, step)
         at = np.meshgrid((x_nodes + (x_part + 0.5)) * affine.a, (y_nodes + (y_part + 0.5)) * affine.e)
-        x, y = _transformer(str(target.crs), str(source.crs)).transform(*at)
+        x, y = project(str(target.crs), str(source.crs), *at)
         if step == 1 or not _jumps(x):
             break
         step = 1  # a jump at the 180° meridian cannot be interpolated
@@ -259,13 +258,6 @@ def _jumps(x: FloatArray) -> bool:
         return bool((np.abs(np.diff(x, axis=1)) > _HALF_TURN).any()) and bool(
             np.nanmax(np.abs(x), initial=0) <= 2 * _HALF_TURN
         )
-
-
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> "Transformer":
-    from pyproj import Transformer
-
-    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def to_pixels(source: GeoBox, x: FloatArray, y: FloatArray) -> Positions:
@@ -336,6 +328,8 @@ def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window |
         corners = where.nodes.corners()
         if covered(corners, shape).all():
             where = corners  # what lies between them is no further out
+        elif is_on():
+            return _window_compiled(where, shape, margin)
     spans = []
     for values, size in ((where.rows, shape[0]), (where.cols, shape[1])):
         with np.errstate(invalid="ignore"):
@@ -352,6 +346,19 @@ def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window |
         first = int(np.clip(np.floor(low + _SNAP) - margin, 0, size - 1))
         edges.append((first, int(np.clip(np.floor(high + _SNAP) + 1 + margin, first + 1, size))))
     return Window(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
+
+
+def _window_compiled(where: "Meshed", shape: tuple[int, int], margin: int) -> Window | None:
+    """Do as `window_of`, without places of all pixels in memory."""
+    from cubekit.cube import warp_kernels
+
+    reach: Any = warp_kernels.reach
+    target = where.nodes.shape
+    first, last, left, right = (int(number) for number in reach(*mesh_of(where, target), shape, target))
+    if last < 0:
+        return None
+    top, bottom = max(first - margin, 0), min(last + 1 + margin, shape[0])
+    return Window(top, max(left - margin, 0), bottom, min(right + 1 + margin, shape[1]))
 
 
 def covered(where: Positions, shape: tuple[int, int]) -> BoolArray:

@@ -5,8 +5,8 @@ and kept as whole numbers and weights. The numbers are those of :mod:`cubekit.cu
 arguments are those of :mod:`cubekit.cube.lay_kernels`.
 """
 
-# mypy: disable-error-code="no-untyped-def,no-untyped-call"
-# ruff: noqa: ANN001, ANN201, ANN202, D103, PLR0913, PLR0917, PLR2004
+# mypy: disable-error-code="assignment,no-untyped-def,no-untyped-call"
+# ruff: noqa: ANN001, ANN201, ANN202, FURB136, PLR0917
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from cubekit.cube.lay_kernels import jitted, settle
 _SNAP = 1e-6  # as in resample.py
 _ONE = np.float32(1)
 _HALF, _LOW_HALF = np.uint32(16), np.uint32(0xFFFF)
-_RIM, _OUTSIDE = np.int32(4), np.int32(5)  # beside 0 to 3: which of four pixels a place falls into
+_RIM, _OUTSIDE = np.uint8(4), np.uint8(5)  # beside 0 to 3: which of four pixels a place falls into
 
 
 @jitted
@@ -42,11 +42,45 @@ def _places(nodes, mesh, y, line):
 def _near(places, start, size, found):
     """Write the pixels of a window that places fall into, -1 for none."""
     stop = start + size
-    for x in range(places.size):
+    for x in range(found.size):
         place = places[x]
         index = np.floor(place + _SNAP)
         index = stop - 1.0 if index == stop and place < stop + _SNAP else index  # the last edge belongs to it
         found[x] = np.int32(index - start) if (index >= start) & (index < stop) else np.int32(-1)  # NaN: no
+
+
+@jitted
+def reach(row_nodes, column_nodes, mesh, size, shape):
+    """Return the first and last row and column of a file that places fall into; the last is -1 for none."""
+    places, rows, columns = np.empty(shape[1]), np.empty(shape[1], np.int32), np.empty(shape[1], np.int32)
+    most = np.int32(max(size))
+    first, last = (most, most), (np.int32(-1), np.int32(-1))
+    for y in range(shape[0]):
+        _places(row_nodes, mesh, y, places)
+        _near(places, 0, size[0], rows)
+        _places(column_nodes, mesh, y, places)
+        _near(places, 0, size[1], columns)
+        for x in range(rows.size):
+            outside = min(rows[x], columns[x]) < 0
+            rows[x] = np.int32(-1) if outside else rows[x]
+            columns[x] = np.int32(-1) if outside else columns[x]
+        top, bottom = _range(rows, most)
+        left, right = _range(columns, most)
+        first = min(first[0], top), min(first[1], left)
+        last = max(last[0], bottom), max(last[1], right)
+    return first[0], last[0], first[1], last[1]
+
+
+@jitted
+def _range(numbers, most):
+    """Return the least number from zero on, and the greatest."""
+    low, high = most, np.int32(-1)
+    for x in range(numbers.size):
+        number = numbers[x]
+        least = most if number < 0 else number
+        low = least if least < low else low
+        high = number if number > high else high
+    return low, high
 
 
 @jitted
@@ -62,17 +96,18 @@ def nearest_spots(row_nodes, column_nodes, mesh, window, shape):
         _near(places, left, width, columns)
         row = spots[y]
         for x in range(row.size):
-            row[x] = rows[x] * width + columns[x] if min(rows[x], columns[x]) >= 0 else -1
+            inside = min(rows[x], columns[x]) >= 0
+            row[x] = np.int32(rows[x] * width + columns[x]) if inside else np.int32(-1)
     return spots
 
 
 @jitted
 def nearest(values, places, numbers, block):
-    spots, flat = places, values.reshape(-1)
-    width = spots.shape[1]
+    """Take the pixel that each place falls into."""
+    flat, width = values.reshape(-1), places.shape[1]
     line, ok, at = np.empty(width, np.int32), np.empty(width, np.uint8), np.empty(width, np.uint32)
-    for y in range(spots.shape[0]):
-        spot, gaps = spots[y], 0
+    for y in range(places.shape[0]):
+        spot, gaps = places[y], 0
         for x in range(width):
             at[x] = max(spot[x], 0)
         for x in range(width):
@@ -102,19 +137,18 @@ def _spots_of_row(before, near, width, first, kinds):
         four = min(row, column) >= 0
         first[x] = np.int32(np.int32(row * width) + column) if four else np.int32(0)
         kind = np.int32(np.int32(2) * np.int32(near_rows[x] - row) + np.int32(near_columns[x] - column))
-        kind = kind if four else _RIM
-        kinds[x] = kind if min(near_rows[x], near_columns[x]) >= 0 else _OUTSIDE
+        inside = min(near_rows[x], near_columns[x]) >= 0
+        kinds[x] = (np.uint8(kind) if four else _RIM) if inside else _OUTSIDE
 
 
 @jitted
-def bilinear_spots(row_nodes, column_nodes, mesh, window, shape):
-    """Return what `bilinear` needs of the places of a block, and each row's run, which has four pixels all over.
+def bilinear_spots(row_nodes, column_nodes, mesh, window, spots):
+    """Write what `bilinear` needs of the places of a block, and the run of each row with four pixels.
 
     Shares are float32, as NumPy weighs; which pixel a place falls into is told in float64, as there.
     """
-    first, kinds = np.empty(shape, np.int32), np.empty(shape, np.uint8)
-    downs, rights = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    begins, ends = np.zeros(shape[0], np.int64), np.zeros(shape[0], np.int64)
+    first, downs, rights, kinds, begins, ends = spots
+    shape = first.shape
     places, (top, left, height, width) = np.empty(shape[1]), window
     before = (np.empty(shape[1], np.int32), np.empty(shape[1], np.int32))
     near = (np.empty(shape[1], np.int32), np.empty(shape[1], np.int32))
@@ -133,7 +167,6 @@ def bilinear_spots(row_nodes, column_nodes, mesh, window, shape):
         while stop < end and kind[stop] < _RIM:
             stop += 1
         begins[y], ends[y] = begin, stop
-    return first, downs, rights, kinds, begins, ends
 
 
 @jitted
@@ -174,20 +207,27 @@ def _weigh_all(upper, lower, low, downs, rights, line):
 
 
 @jitted
+def _weighed(a, b, c, d, none, down, right):
+    """Weigh those of four pixels that are data."""
+    wa, wb = np.float32(a != none), np.float32(b != none)
+    wc, wd = np.float32(c != none), np.float32(d != none)
+    up, left = _ONE - down, _ONE - right
+    total = (np.float32(a) * wa * up + np.float32(c) * wc * down) * left
+    total += (np.float32(b) * wb * up + np.float32(d) * wd * down) * right
+    share = (wa * up + wc * down) * left + (wb * up + wd * down) * right
+    return np.int32(np.rint(total / share))
+
+
+@jitted
 def _weigh_some(upper, lower, numbers, downs, rights, kinds, line, ok):
     """Weigh those of four pixels that are data, where that is so of the one that the place falls into."""
     none, low = numbers[0], numbers[2]
     for x in range(line.size):
         (a, b), (c, d) = _both(upper[x], low), _both(lower[x], low)
-        wa, wb, wc, wd = np.float32(a != none), np.float32(b != none), np.float32(c != none), np.float32(d != none)
-        down, right, kind = downs[x], rights[x], kinds[x]
-        up, left = _ONE - down, _ONE - right
-        total = (np.float32(a) * wa * up + np.float32(c) * wc * down) * left
-        total += (np.float32(b) * wb * up + np.float32(d) * wd * down) * right
-        share = (wa * up + wc * down) * left + (wb * up + wd * down) * right
+        kind = kinds[x]
         above, below = b if kind & 1 else a, d if kind & 1 else c
         ok[x] = (below if kind & 2 else above) != none
-        line[x] = np.int32(np.rint(total / share))
+        line[x] = _weighed(a, b, c, d, none, downs[x], rights[x])
 
 
 @jitted
@@ -202,8 +242,8 @@ def _has_gap(upper, lower, low, none):
 @jitted
 def bilinear(values, places, numbers, block):
     """Weigh the four pixels around each place: runs of a row at once, those on the rim one by one."""
-    (first, downs, rights, kinds, begins, ends), fields = places
-    pairs, size = np.empty(values.size - 1, np.uint32), first.shape[1]
+    (first, downs, rights, kinds, begins, ends), pairs, fields = places
+    size = first.shape[1]
     whole = _in_pairs(values.reshape(-1), numbers[0], numbers[2], pairs) == 0
     width = np.uint32(values.shape[1])
     above, below = np.empty(size, np.uint32), np.empty(size, np.uint32)
@@ -212,51 +252,41 @@ def bilinear(values, places, numbers, block):
     for y in range(first.shape[0]):
         begin, end = begins[y], ends[y]
         count, down, right = end - begin, downs[y, begin:end], rights[y, begin:end]
+        run = line[begin:end]
         upper, lower = above[:count], below[:count]
         _pick(pairs, first[y, begin:end], width, upper, lower)
         full = whole or not _has_gap(upper, lower, numbers[2], numbers[0])
         if full:
-            _weigh_all(upper, lower, numbers[2], down, right, line[:count])
+            _weigh_all(upper, lower, numbers[2], down, right, run)
         else:
-            _weigh_some(upper, lower, numbers, down, right, kinds[y, begin:end], line[:count], ok[:count])
-        settle(line, ok, full, numbers, True, block, y, begin, end)
+            _weigh_some(upper, lower, numbers, down, right, kinds[y, begin:end], run, ok[begin:end])
         if count < size:
-            _weigh_rest(values, fields, y, (begin, end), kinds[y], (rows, columns), (line, ok), numbers, block)
+            ok[:begin] = 0
+            if full:
+                ok[begin:end] = 1
+            ok[end:] = 0
+            _places(fields[0], fields[2], y, rows)
+            _places(fields[1], fields[2], y, columns)
+            _weigh_rest(values, fields[3], (begin, end), kinds[y], (rows, columns), numbers[0], line, ok)
+        settle(line, ok, full and count == size, numbers, True, block, y, 0, size)
 
 
 @jitted
-def _weigh_rest(values, fields, y, run, kinds, places, found, numbers, block):
+def _weigh_rest(values, window, run, kinds, places, none, line, ok):
     """Weigh what lies before and behind the run of a row, pixel by pixel."""
-    row_nodes, column_nodes, mesh, (top, left, height, width) = fields
-    (begin, end), (rows, columns), (line, ok) = run, places, found
-    _places(row_nodes, mesh, y, rows)
-    _places(column_nodes, mesh, y, columns)
+    (top, left, height, width), (begin, end), (rows, columns) = window, run, places
     for x in range(kinds.size):
         if begin <= x < end or kinds[x] == _OUTSIDE:
             continue
         down_at, right_at = rows[x] - 0.5 - top, columns[x] - 0.5 - left
-        r = min(max(np.floor(down_at), -1.0), height - 1.0)
-        c = min(max(np.floor(right_at), -1.0), width - 1.0)
-        down, right = np.float32(down_at - r), np.float32(right_at - c)
-        r0, c0 = max(np.int64(r), 0), max(np.int64(c), 0)
-        r1, c1 = min(np.int64(r) + 1, height - 1), min(np.int64(c) + 1, width - 1)
+        whole_row = min(max(np.floor(down_at), -1.0), height - 1.0)
+        whole_column = min(max(np.floor(right_at), -1.0), width - 1.0)
+        down, right = np.float32(down_at - whole_row), np.float32(right_at - whole_column)
+        r0, c0 = max(np.int64(whole_row), 0), max(np.int64(whole_column), 0)
+        r1, c1 = min(np.int64(whole_row) + 1, height - 1), min(np.int64(whole_column) + 1, width - 1)
         row = r1 if np.floor(rows[x] + _SNAP) - top > r0 else r0
         column = c1 if np.floor(columns[x] + _SNAP) - left > c0 else c0
-        if values[row, column] != numbers[0]:
-            line[0] = _weigh(values, numbers[0], (r0, r1, c0, c1), down, right)
-            settle(line, ok, True, numbers, True, block, y, x, x + 1)
-
-
-@jitted
-def _weigh(values, none, four, down, right):
-    """Weigh four pixels, those without data left out."""
-    r0, r1, c0, c1 = four
-    a, b, c, d = (
-        np.int32(values[r0, c0]), np.int32(values[r0, c1]), np.int32(values[r1, c0]), np.int32(values[r1, c1])
-    )  # fmt: skip
-    wa, wb, wc, wd = np.float32(a != none), np.float32(b != none), np.float32(c != none), np.float32(d != none)
-    up, left = _ONE - down, _ONE - right
-    total = (np.float32(a) * wa * up + np.float32(c) * wc * down) * left
-    total += (np.float32(b) * wb * up + np.float32(d) * wd * down) * right
-    share = (wa * up + wc * down) * left + (wb * up + wd * down) * right
-    return np.int32(np.rint(total / share))
+        if values[row, column] != none:
+            a, b = np.int32(values[r0, c0]), np.int32(values[r0, c1])
+            c, d = np.int32(values[r1, c0]), np.int32(values[r1, c1])
+            line[x], ok[x] = _weighed(a, b, c, d, none, down, right), 1
