@@ -38,7 +38,7 @@ class Hidden:
         return self.where is not None and bool(self.where.all())
 
 
-def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
+def load_block(plan: Plan, block_id: tuple[int, int, int, int], out: Array | None = None) -> Array:
     """Make one block of a cube.
 
     Parameters
@@ -47,6 +47,8 @@ def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
         Of the whole cube.
     block_id : tuple of int
         Number of the block along time, band, y and x.
+    out : numpy.ndarray, optional
+        Where to put it, of its shape and type; may be part of a larger array. Default: new memory.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
     SourceError
         When an asset cannot be read and failures are not to be recorded.
     """
-    return _load(plan, block_id, kept=False)[0]
+    return _load(plan, block_id, kept=False, out=out)[0]
 
 
 def load_with_status(plan: Plan, block_id: tuple[int, int, int, int]) -> tuple[Array, Array]:
@@ -82,24 +84,30 @@ def load_with_status(plan: Plan, block_id: tuple[int, int, int, int]) -> tuple[A
     SourceError
         When an asset cannot be read and failures are not to be recorded.
     """
-    return _load(plan, block_id, kept=True)
+    block, status = _load(plan, block_id, kept=True)
+    return block, np.zeros_like(block, np.uint8) if status is None else status
 
 
-def _load(plan: Plan, block_id: tuple[int, int, int, int], *, kept: bool) -> tuple[Array, Array]:
-    """Make one block; the status is that of the last date where it is not kept."""
+def _load(
+    plan: Plan, block_id: tuple[int, int, int, int], *, kept: bool, out: Array | None = None
+) -> tuple[Array, Array | None]:
+    """Make one block; the status is that of the last date where it is not kept, if anybody needs it."""
     times, rows, cols = plan.region(block_id)
     target = plan.grid[rows, cols]
     shape = (times.stop - times.start, len(plan.bands), *target.shape.yx)
     dtype = np.dtype(plan.encoding.dtype)
     fill = np.nan if plan.encoding.nodata is None else plan.encoding.nodata
-    block = np.full(shape, dtype.type(fill), dtype)
-    status = np.zeros(shape if kept else (1, *shape[1:]), np.uint8)
+    block = np.empty(shape, dtype) if out is None else out
+    block[:] = dtype.type(fill)
     steps = [plan.touching(step, rows, cols) for step in range(times.start, times.stop)]
+    noted = kept or plan.on_error == "record" or any(scenes.size > 1 for scenes in steps)
+    status = np.zeros(shape if kept else (1, *shape[1:]), np.uint8) if noted else None
     with many_reads(), Windows(plan, target, steps) as windows:
         scenes_of = Scenes(plan, target, windows)
         for number, scenes in enumerate(steps):
-            became = status[number if kept else 0]
-            became[:] = codes.OUTSIDE
+            became = None if status is None else status[number if kept else 0]
+            if became is not None:
+                became[:] = codes.OUTSIDE
             step = _Step(scenes_of, block[number], became)
             step.fuse(scenes, first=int(np.searchsorted(plan.time_of, times.start + number)))
     return block, status
@@ -118,7 +126,7 @@ class Scenes:
         """Whether failures are noted instead of raised."""
         return self.plan.on_error == "record"
 
-    def lay(self, scene: int, band: int, hidden: Hidden, out: Array, status: Array) -> int:
+    def lay(self, scene: int, band: int, hidden: Hidden, out: Array, status: Array | None) -> int:
         """Lay one band of a scene onto what lacks data.
 
         Parameters
@@ -129,8 +137,9 @@ class Scenes:
             From `hidden`.
         out : numpy.ndarray
             Shape (y, x), coded as the plan says; changed in place.
-        status : numpy.ndarray of uint8
-            Same shape; pixels that get data become ``READ``, which are left alone.
+        status : numpy.ndarray of uint8 or None
+            Same shape; pixels that get data become ``READ``, which are left alone. None where no other scene
+            is laid onto `out`.
 
         Returns
         -------
@@ -206,12 +215,13 @@ class _Step:
 
     scenes: Scenes
     out: Array
-    status: Array
+    status: Array | None
+    """None where one scene is all there is, and nothing is recorded."""
 
     def fuse(self, scenes: IntArray, *, first: int) -> None:
         """Lay scenes over each other, the first one on top; count them from the first of the date."""
         for number, scene in enumerate(scenes.tolist()):
-            if number and bool((self.status == codes.READ).all()):
+            if number and self.status is not None and bool((self.status == codes.READ).all()):
                 return
             failure = codes.failed(scene - first)
             hidden = self.scenes.hidden(scene, failure)
@@ -222,7 +232,8 @@ class _Step:
                     self._lay(scene, band, hidden, failure)
 
     def _lay(self, scene: int, band: int, hidden: Hidden, failure: int) -> None:
-        became = self.scenes.lay(scene, band, hidden, self.out[band], self.status[band])
+        status = None if self.status is None else self.status[band]
+        became = self.scenes.lay(scene, band, hidden, self.out[band], status)
         if became != codes.READ:
             self._note(scene, band, failure if became == codes.FAILED else became)
             return
@@ -234,7 +245,7 @@ class _Step:
 
     def _note(self, scene: int, band: int, code: int, among: BoolArray | None = None) -> None:
         """Note why pixels that a scene covers have no data."""
-        if not self.scenes.records:
+        if not self.scenes.records or self.status is None:
             return
         plan = self.scenes.plan
         layers = (band, *range(plan.form_of.shape[1]))

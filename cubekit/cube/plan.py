@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from cubekit.cube.blocks import Chunks
 from cubekit.cube.contract import Encoding
+from cubekit.cube.project import project
 from cubekit.cube.quality import MaskRule
 from cubekit.cube.reader import Form, Source
 from cubekit.typing import Array, FloatArray, IntArray
@@ -213,7 +213,7 @@ def bounds_on(source: GeoBox, target: GeoBox) -> tuple[int, int, int, int]:
     x, y = _outline(source)
     margin = 0.0
     if source.crs != target.crs:
-        x, y = _transformer(str(source.crs), str(target.crs)).transform(x, y)
+        x, y = project(str(source.crs), str(target.crs), x, y)
         margin = 2.0
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return 0, 0, height, width  # reaches beyond the domain of the target's CRS: let each block look
@@ -235,13 +235,6 @@ def _outline(box: GeoBox) -> tuple[FloatArray, FloatArray]:
     rows = np.concatenate([np.zeros_like(t), t, np.ones_like(t), t]) * height
     a = box.transform
     return a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
-
-
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    from pyproj import Transformer
-
-    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def default_chunks(times: int, bands: int, shape: tuple[int, int], itemsize: int) -> tuple[int, int, int]:
