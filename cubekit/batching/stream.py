@@ -12,7 +12,7 @@ import numpy as np
 
 from cubekit.batching.augment import Augmentation
 from cubekit.batching.blocks import Blocks, plan_blocks
-from cubekit.batching.buffers import Buffers
+from cubekit.batching.buffers import Buffers, plain_bytes
 from cubekit.batching.fetch import AHEAD, Fetch, Load, reading
 from cubekit.batching.filling import Filling
 from cubekit.batching.part import Allocate, Arrays, Part, Target
@@ -22,7 +22,7 @@ from cubekit.batching.plan import Plan
 from cubekit.batching.schedule import Schedule, design_effect, schedule
 from cubekit.batching.source import Source
 from cubekit.errors import OptionError
-from cubekit.typing import Array, IntArray
+from cubekit.typing import IntArray
 
 _PIECES = 64  # parts of a batch of pixel series that come from different places
 _ENOUGH_OF_BATCH, _ENOUGH_OF_ALL = 0.75, 0.6  # blocks held whole, per sample of a batch or of all: see apart
@@ -265,6 +265,12 @@ class BlockStream:
                 self.read["seconds"] += time.perf_counter() - clock
                 clock = time.perf_counter()
 
+    def memory(self) -> Buffers:
+        """Return memory for batches that is used again: as many as the buffer holds at once, and some."""
+        layout = self.parts[0].layout.values()
+        size = self.batch * max(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
+        return Buffers(plain_bytes, keep=len(layout) * (8 + self.buffer // size))
+
     def _empty(self, allocate: Allocate, count: int) -> Arrays:
         """Return the arrays of a batch; days of the year are those of the first cube."""
         first = self.parts[0]
@@ -277,7 +283,7 @@ class BlockStream:
         """Return what reads the blocks of a pass."""
         cutting = Lock()  # one block at a time is there twice
         waiting = self.threads + AHEAD + (0 if apart or filling else held)
-        memory = Buffers(lambda size: np.empty(size, "uint8"), keep=2 * waiting)
+        memory = Buffers(plain_bytes, keep=2 * waiting)
         seed = (self.seed, epoch) if self.shuffle else None
 
         def load(
