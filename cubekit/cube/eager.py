@@ -1,17 +1,36 @@
 """A lazy cube into memory, each block straight to its place."""
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import is_dask_collection
+from dask.system import CPU_COUNT
 
 from cubekit.errors import check_kind
 from cubekit.progress import Advance
 from cubekit.progress import progress as show
 from cubekit.typing import Array
+
+Window: TypeAlias = tuple[slice, ...]
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """An array on disk that puts parts of itself right into their place."""
+
+    shape: tuple[int, ...]
+
+    def pieces(self) -> Iterable[Window]:
+        """Windows to read, in any order, which together are the whole array."""
+
+    def read(self, window: Window, *, out: Array) -> Array:
+        """Read a window into ``out``."""
 
 
 def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None = None) -> xr.Dataset:
@@ -19,7 +38,7 @@ def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None 
 
     The same values as ``cube.compute()``. That keeps every block until the last one is there and then copies
     them all, one after the other; this puts each block into the result as soon as it is read, so there is no
-    second copy of everything.
+    second copy of everything. Variables of a store are decoded right there.
 
     Parameters
     ----------
@@ -48,14 +67,34 @@ def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None 
     check_kind("cube", cube, xr.Dataset, "pass what open_cube() returns")
     lazy = {str(name): found for name, found in cube.variables.items() if is_dask_collection(found.data)}
     arrays = {name: np.empty(found.shape, found.dtype) for name, found in lazy.items()}
-    blocks = sum(math.prod(found.data.numblocks) for found in lazy.values())
-    with show("load", blocks, unit="blocks", enabled=progress) as advance:
-        targets = [_Target(array, advance) for array in arrays.values()]
-        options: dict[str, Any] = {} if workers is None else {"num_workers": workers}
-        if targets:
-            sources = [found.data for found in lazy.values()]
-            da.store(sources, targets, lock=False, scheduler="threads", **options)  # type: ignore[arg-type]
+    stored = {name: source for name, found in lazy.items() if (source := _stored(found.data)) is not None}
+    pieces = [(name, window) for name, source in stored.items() for window in source.pieces()]
+    others = {name: found.data for name, found in lazy.items() if name not in stored}
+    blocks = sum(math.prod(other.numblocks) for other in others.values())
+    threads = workers or dask.config.get("num_workers", None) or CPU_COUNT
+    with show("load", blocks + len(pieces), unit="blocks", enabled=progress) as advance:
+        if others:
+            targets: list[Any] = [_Target(arrays[name], advance) for name in others]
+            da.store([*others.values()], targets, lock=False, scheduler="threads", num_workers=threads)
+        with ThreadPoolExecutor(threads, "cubekit-load") as pool:
+            read = [pool.submit(stored[name].read, at, out=arrays[name][at]) for name, at in pieces]
+            try:
+                for done in as_completed(read):
+                    done.result()
+                    advance()
+            finally:
+                pool.shutdown(cancel_futures=True)
     return cube.assign({name: cube[name].copy(data=array) for name, array in arrays.items()})
+
+
+def _stored(data: Any) -> Stored | None:
+    """Return what a lazy array reads, where it is all of it, unchanged."""
+    layers = data.dask.layers
+    if len(layers) != 1:
+        return None
+    (layer,) = layers.values()
+    found = [each for each, _ in getattr(layer, "indices", ()) if isinstance(each, Stored)]
+    return found[0] if len(found) == 1 and found[0].shape == data.shape else None
 
 
 class _Target:

@@ -3,7 +3,7 @@
 Zarr's own reader takes every chunk through an event loop and several copies; here a chunk costs little more
 than decompressing it, and other threads go on meanwhile. Values and checks are the same as zarr-python's. How
 to decode is read from the array's metadata; a layout that is not known here is left to Zarr.
-``CUBEKIT_DIRECT_READ=0`` in the environment leaves all of them to Zarr.
+``CUBEKIT_CHUNK_READER=0`` in the environment leaves all of them to Zarr.
 """
 
 import os
@@ -111,7 +111,7 @@ class ChunkReader:
             A reader for Zarr v3 with regular chunks of numbers or booleans, in shards or not, packed by
             Blosc, Zstandard or not at all, with or without CRC-32C.
         """
-        if os.environ.get("CUBEKIT_DIRECT_READ", "1") == "0":
+        if os.environ.get("CUBEKIT_CHUNK_READER", "1") == "0":
             return None
         form = _form(array)
         return None if form is None else cls(array, store, form)

@@ -122,9 +122,14 @@ class StoredArray:
         """Shape of what is decoded at once: a chunk, also inside a shard."""
         return self._stored().chunks
 
-    @property
     def pieces(self) -> Iterator[tuple[slice, ...]]:
-        """Windows to read one by one, or several at once: whole objects, or some chunks of large ones."""
+        """Cut the array into windows to read by several threads: whole objects, or some chunks of large ones.
+
+        Yields
+        ------
+        tuple of slice
+            Together they are the whole array.
+        """
         array = self._stored()
         sides = array.objects if isinstance(self.folder, Remote) else _several(array, self.dtype.itemsize)
         ranges = (range(0, size, side) for size, side in zip(self.shape, sides, strict=True))

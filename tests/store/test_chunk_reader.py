@@ -214,7 +214,7 @@ def test_other_layouts_are_left_to_zarr(options: dict[str, Any]) -> None:
 def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     array = made(MemoryStore(), (8, 8), (4, 4))
     assert ChunkReader.of(array, InsideView(array.store)) is not None
-    monkeypatch.setenv("CUBEKIT_DIRECT_READ", "0")
+    monkeypatch.setenv("CUBEKIT_CHUNK_READER", "0")
     assert ChunkReader.of(array, InsideView(array.store)) is None
 
 
