@@ -184,7 +184,6 @@ class CubeStream(SharedStream):
             shard=Shard(number=rank * workers + number, count=ranks * workers),
             count=count,
             sharing=workers,
-            allocate=self.stream.memory(),
         )
         finish = partial(self._finished, epoch=epoch, carry=Carrier(self.device))
         if self._is_host and not self.stored:  # batches are decoded ahead too
