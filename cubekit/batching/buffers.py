@@ -48,3 +48,19 @@ class Buffers:
         made = self._make(size)
         self._held = [*self._held[-self._keep + 1 :], made]
         return made
+
+
+def plain_bytes(size: int) -> Array:
+    """Return ordinary memory.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+
+    Returns
+    -------
+    numpy.ndarray
+        (size,) uint8 of any content.
+    """
+    return np.empty(size, "uint8")

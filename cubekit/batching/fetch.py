@@ -116,9 +116,7 @@ def reading(fetch: Fetch) -> Iterator[Fetch]:
         fetch.close()
 
 
-def ahead(
-    batches: Iterator[Any], depth: int, *, finish: Callable[[Any], Any] | None = None
-) -> Iterator[Any]:
+def ahead(batches: Iterator[Any], depth: int, *, finish: Callable[[Any], Any] | None = None) -> Iterator[Any]:
     """Make items in a thread before they are asked for.
 
     Parameters

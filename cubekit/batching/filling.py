@@ -49,13 +49,15 @@ class Filling:
         self._open: dict[int, Arrays] = {}
         self._lock = Lock()
 
-    def targets(self, place: int) -> Iterator[Target]:
+    def targets(self, place: int, *, first_item: int = 0) -> Iterator[Target]:
         """Tell where the samples of a block go.
 
         Parameters
         ----------
         place : int
             Of the block, in the order read.
+        first_item : int, optional
+            From which items are counted: the first of a cube.
 
         Yields
         ------
@@ -65,7 +67,7 @@ class Filling:
         at = self._by_place[self._bounds[place] : self._bounds[place + 1]]
         firsts, ends = self._firsts[at], self._ends[at]
         lows, highs = (np.searchsorted(self._cuts, each, side="right") for each in (firsts, ends - 1))
-        columns = (self._items[at], self._codes[self._items[at]], firsts, ends, lows, highs)
+        columns = (self._items[at] - first_item, self._codes[self._items[at]], firsts, ends, lows, highs)
         for item, code, first, end, low, high in zip(*(each.tolist() for each in columns), strict=True):
             for number in range(max(low, self._start), high + 1):
                 begin, over = self._span(number)

@@ -100,10 +100,11 @@ class Part:
 
     @cached_property
     def is_light(self) -> bool:
-        """Whether all samples hardly weigh more than the blocks: then none waits in its block to be given out."""
+        """Whether all samples hardly weigh more than the blocks: then none waits in its block."""
         window = self.blocks.window
         area = int(((window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])).sum())
-        sample = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.layout.values())
+        large = [each for name, each in self.layout.items() if name != "doy"]
+        sample = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in large)
         whole = area * self.source.readers["x"].chunks.pixel_bytes
         return int(self.weights.sum()) * sample <= _HARDLY * whole
 

@@ -12,17 +12,17 @@ import numpy as np
 
 from cubekit.batching.augment import Augmentation
 from cubekit.batching.blocks import Blocks, plan_blocks
-from cubekit.batching.buffers import Buffers
+from cubekit.batching.buffers import Buffers, plain_bytes
 from cubekit.batching.fetch import AHEAD, Fetch, Load, reading
 from cubekit.batching.filling import Filling
-from cubekit.batching.part import Allocate, Arrays, Part, Target
+from cubekit.batching.part import Allocate, Arrays, Part
 from cubekit.batching.patches import PatchPlan
 from cubekit.batching.pixels import PixelPlan
 from cubekit.batching.plan import Plan
 from cubekit.batching.schedule import Schedule, design_effect, schedule
 from cubekit.batching.source import Source
 from cubekit.errors import OptionError
-from cubekit.typing import Array, IntArray
+from cubekit.typing import IntArray
 
 _PIECES = 64  # parts of a batch of pixel series that come from different places
 _ENOUGH_OF_BATCH, _ENOUGH_OF_ALL = 0.75, 0.6  # blocks held whole, per sample of a batch or of all: see apart
@@ -205,7 +205,7 @@ class BlockStream:
         shard: Shard | None = None,
         count: int | None = None,
         sharing: int = 1,
-        allocate: Allocate = np.empty,
+        allocate: Allocate | None = None,
     ) -> Iterator[Arrays]:
         """Give out the batches of one epoch.
 
@@ -222,13 +222,14 @@ class BlockStream:
         sharing : int, optional
             Streams that share the buffer.
         allocate : callable, optional
-            Makes arrays of a shape and type.
+            Makes arrays of a shape and type. Default: memory that is used again once nobody refers to it.
 
         Yields
         ------
         dict
             Arrays by name.
         """
+        allocate = self.memory() if allocate is None else allocate
         order = self.order(epoch, shard or Shard(), sharing=sharing)
         cuts = self.cuts(order, count)
         turns = None
@@ -254,7 +255,7 @@ class BlockStream:
                 if filling is not None:
                     for place in np.unique(order.place[low : high + 1]).tolist():
                         fetch(place)
-                    yield filling.take(number)
+                    yield self._dated(filling.take(number))
                 else:
                     pieces = [
                         (order.items[at], order.place[at], int(ends[at])) for at in range(low, high + 1)
@@ -265,19 +266,30 @@ class BlockStream:
                 self.read["seconds"] += time.perf_counter() - clock
                 clock = time.perf_counter()
 
+    def memory(self) -> Buffers:
+        """Return memory for batches that is used again: as many as the buffer holds at once, and some."""
+        layout = self.parts[0].layout.values()
+        size = self.batch * max(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
+        return Buffers(plain_bytes, keep=len(layout) * (8 + self.buffer // size))
+
     def _empty(self, allocate: Allocate, count: int) -> Arrays:
-        """Return the arrays of a batch; days of the year are those of the first cube."""
-        first = self.parts[0]
-        made = {name: allocate((count, *shape), dtype) for name, (shape, dtype) in first.layout.items()}
-        if self.is_pixels:
-            made["doy"][:] = first.source.doy
-        return made
+        """Return the arrays of a batch; days of the year of series come when it is given out."""
+        layout = self.parts[0].layout.items()
+        wanted = {name: each for name, each in layout if name != "doy" or not self.is_pixels}
+        return {name: allocate((count, *shape), dtype) for name, (shape, dtype) in wanted.items()}
+
+    def _dated(self, batch: Arrays) -> Arrays:
+        """Add days of the year to a batch of series."""
+        if not self.is_pixels:
+            return batch
+        cube = np.searchsorted(self._offsets, batch["index"], side="right") - 1
+        return batch | {"doy": np.stack([part.source.doy for part in self.parts]).astype("int64")[cube]}
 
     def _load(self, epoch: int, filling: Filling | None, *, apart: bool, held: int) -> Load:
         """Return what reads the blocks of a pass."""
         cutting = Lock()  # one block at a time is there twice
         waiting = self.threads + AHEAD + (0 if apart or filling else held)
-        memory = Buffers(lambda size: np.empty(size, "uint8"), keep=2 * waiting)
+        memory = Buffers(plain_bytes, keep=2 * waiting)
         seed = (self.seed, epoch) if self.shuffle else None
 
         def load(
@@ -294,12 +306,8 @@ class BlockStream:
             elif filling is None:
                 ready = part.prepared(own, raw, seed, memory)
             else:
-                targets = list(self._targets(filling, place, part))
-                part.put(
-                    targets,
-                    self._dated(part, part.prepared(own, raw, seed, memory)),
-                    offset=self._offset(part),
-                )
+                targets = list(filling.targets(place, first_item=self._first_item(part)))
+                part.put(targets, part.prepared(own, raw, seed, memory), offset=self._offset(part))
                 if layers:
                     put = partial(part.put_layer, own, patches=part.patches(own, targets), allocate=memory)
                     fresh += sum(pool.map(put, layers))
@@ -309,18 +317,9 @@ class BlockStream:
 
         return load
 
-    def _targets(self, filling: Filling, place: int, part: Part) -> Iterator[Target]:
-        """Tell where the samples of a block go; items are counted from the first of its cube."""
-        first = int(self._firsts[self.parts.index(part)])
-        for each in filling.targets(place):
-            yield each._replace(item=each.item - first)
-
-    def _dated(self, part: Part, ready: Arrays) -> Arrays:
-        """Add days of the year to series of another cube than the first."""
-        if part is self.parts[0] or not self.is_pixels:
-            return ready
-        days = part.source.doy
-        return ready | {"doy": np.broadcast_to(days, (len(ready["index"]), len(days)))}
+    def _first_item(self, part: Part) -> int:
+        """Return the number of the first item of a cube."""
+        return int(self._firsts[self.parts.index(part)])
 
     def _offset(self, part: Part) -> int:
         """Return the number of the first sample of a cube."""

@@ -32,8 +32,20 @@ def _is_installed() -> bool:
     return find_spec("numba") is not None
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile a kernel on its first call, kept on disk where a folder can be written.
+
+    Parameters
+    ----------
+    function : callable
+        Plain loops over arrays; no Python object is touched, so other threads go on meanwhile.
+
+    Returns
+    -------
+    callable
+        The same, compiled.
+    """
     from numba import njit
 
     try:

@@ -15,7 +15,6 @@ import xarray as xr
 from dask.base import tokenize
 from torch.utils.data import DataLoader, get_worker_info
 
-from cubekit.batching.buffers import Buffers
 from cubekit.batching.describe import describe
 from cubekit.batching.fetch import ahead
 from cubekit.batching.pixels import PixelPlan
@@ -23,7 +22,7 @@ from cubekit.batching.plan import Plan
 from cubekit.batching.schedule import share_out
 from cubekit.batching.stream import BlockStream, Shard
 from cubekit.batching.torch.shared import Batch, Pass, SharedStream
-from cubekit.batching.torch.transfer import Carrier, host_memory
+from cubekit.batching.torch.transfer import Carrier, pinned
 from cubekit.cube.contract import MAIN, Encoding, geobox_of
 from cubekit.errors import OptionError
 from cubekit.labels import ClassTable
@@ -185,13 +184,13 @@ class CubeStream(SharedStream):
             shard=Shard(number=rank * workers + number, count=ranks * workers),
             count=count,
             sharing=workers,
-            allocate=Buffers(host_memory),
         )
         finish = partial(self._finished, epoch=epoch, carry=Carrier(self.device))
-        if self._is_host:  # tensors are finished ahead too; copies to a device stay on the caller's stream
+        if self._is_host and not self.stored:  # batches are decoded ahead too
             done = ahead(passing, _PREFETCH, finish=finish)
             return count - 1, ((at, partial(dict, each)) for at, each in enumerate(done, start))
-        arrays = ahead(passing, _PREFETCH)
+        # copies to a device stay on the caller's stream
+        arrays = ahead(passing, _PREFETCH, finish=pinned())
         return count - 1, ((at, partial(finish, each)) for at, each in enumerate(arrays, start))
 
     @property

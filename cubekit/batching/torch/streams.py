@@ -113,8 +113,8 @@ def batches(  # noqa: PLR0913
     stored : bool, optional
         Give out stored numbers of cubes as they are: call the stream's ``decode`` where the batch is used.
     fill : float, optional
-        What stands in ``x`` of cubes where there is no data, so that a network without a mask need not fill it
-        in: 0, say. Default: NaN.
+        What stands in ``x`` of cubes where there is no data: 0, say, for a network that takes no mask.
+        Default: NaN.
     device : str or torch.device, optional
         Where batches are put. They travel as stored numbers and are decoded there.
     workers : int, optional
