@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 from dask.layers import ArrayBlockIdDep
 
 from cubekit.cube.contract import DIMS, MAIN, check_cube
@@ -20,6 +21,7 @@ from cubekit.prediction.patches import patch_tiles
 from cubekit.prediction.rule import Rule
 from cubekit.prediction.shipping import shared_with
 from cubekit.prediction.tiling import TILE, objects, tiles
+from cubekit.store.view import stored_view
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -119,7 +121,7 @@ def predict(  # noqa: PLR0913
     check_cube(cube)
     job = job_of(model, cube, outputs, passes=passes, turning=turning, blend=blend)
     side = job.side(tile)
-    prediction = _lazy(job, side)
+    prediction = _lazy(job, side, workers)
     if out is None:
         return prediction
     from cubekit.prediction.follow import Follower
@@ -214,10 +216,10 @@ def _check_options(
         )
 
 
-def _lazy(job: Job, side: int | None) -> xr.Dataset:
+def _lazy(job: Job, side: int | None, workers: int | None = None) -> xr.Dataset:
     """Build the lazy prediction."""
     cube, rule = job.cube, job.rule
-    packed = _packed(job, side) if rule.windows is None else _tiled(job, side or TILE)
+    packed = _packed(job, side) if rule.windows is None else _tiled(job, side or TILE, workers)
     variables: dict[str, xr.Variable] = {}
     plane = 0
     for output in rule.outputs:
@@ -237,13 +239,13 @@ def _lazy(job: Job, side: int | None) -> xr.Dataset:
     return prediction
 
 
-def _tiled(job: Job, side: int) -> da.Array:
+def _tiled(job: Job, side: int, workers: int | None) -> da.Array:
     """Return all layers of a model that looks around."""
     sources = []
     for variable in (job.cube[MAIN].transpose(*DIMS), *(job.cube[name] for name in job.ancillary)):
         lazy = variable if variable.chunks else variable.chunk({"y": side, "x": side})
         sources.append(lazy.data)
-    return patch_tiles(sources, side, job.rule)
+    return patch_tiles(sources, side, job.rule, workers=workers)
 
 
 def _packed(job: Job, tile: int | None) -> da.Array:
@@ -254,8 +256,8 @@ def _packed(job: Job, tile: int | None) -> da.Array:
     """
     array, rule = job.cube[MAIN].transpose(*DIMS), job.rule
     y, x = (tiles(_own_chunks(array, dim), tile) for dim in ("y", "x"))
-    data = array.chunk({"y": y, "x": x}).data
-    layers = [job.cube[name].chunk({"y": y, "x": x}).data for name in job.ancillary]
+    data = _cut_up(array, y, x)
+    layers = [_cut_up(job.cube[name], y, x) for name in job.ancillary]
     blocks: da.Array = da.blockwise(  # type: ignore[no-untyped-call]
         predict_block,
         "pyx",
@@ -272,6 +274,23 @@ def _packed(job: Job, tile: int | None) -> da.Array:
         dtype=rule.dtype,
         meta=np.empty((0, 0, 0), dtype=rule.dtype),
         token="predict",  # noqa: S106  (how the layer is called, no secret)
+    )
+    return blocks
+
+
+def _cut_up(stored: xr.DataArray, y: tuple[int, ...], x: tuple[int, ...]) -> da.Array:
+    """Return blocks of a variable: read from its store by the task that needs them, where it lies in one."""
+    view = stored_view(stored.data) if stored.chunks else None
+    if view is None:
+        data: da.Array = stored.chunk({"y": y, "x": x}).data
+        return data
+    blocks: da.Array = da.from_array(  # type: ignore[no-untyped-call]
+        view,
+        (*stored.shape[:-2], y, x),
+        name="read-" + tokenize(stored.data.name, y, x),
+        inline_array=True,
+        fancy=False,
+        meta=np.empty((0,) * stored.ndim, stored.dtype),
     )
     return blocks
 
