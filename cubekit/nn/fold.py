@@ -116,8 +116,8 @@ class SeriesDense(nn.Module):
             return found
         channels, weight = x.shape[1], self.linear.weight
         if channels not in self._turned:
-            turned = weight.detach().unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
-            self._turned[channels] = turned.contiguous()
+            by_channel = weight.detach().reshape(len(weight), channels, -1)
+            self._turned[channels] = by_channel.transpose(1, 2).flatten(1).contiguous()
         return nn.functional.linear(x.transpose(1, 2).flatten(1), self._turned[channels], self.linear.bias)
 
 

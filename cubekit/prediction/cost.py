@@ -127,7 +127,9 @@ def _computing(rule: Rule, values: int, lead: tuple[int, int], window: tuple[int
     side = ceil(PROBE / rule.windows.multiple) * rule.windows.multiple
     ancillary = len(rule.codings) > 1  # such networks are not run on their own
     layers = 0.0 if ancillary else rule.forward().layer_bytes(lead, side)
-    decoded = values * 4 * (1 if rule.forward().takes_stored else 2)  # floats; before and after gaps are filled
+    decoded = (
+        values * 4 * (1 if rule.forward().takes_stored else 2)
+    )  # floats; before and after gaps are filled
     return _SPARE * (pixels * (decoded + layers) + min(pixels, STRIP) * values * _SERIES)
 
 

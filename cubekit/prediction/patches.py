@@ -35,7 +35,7 @@ class Order:
     origins: tuple[tuple[tuple[int, ...], ...], ...]
     """For each source, the first index of each piece along each of its dimensions."""
     threads: int = 1
-    """Of torch, where the scene has fewer tiles than this process has workers."""
+    """Of torch: more than one where the scene has fewer windows than this process has workers."""
 
 
 def predict_patches(pieces: Sequence[Sequence[Array]], order: Order, rule: Rule) -> Array:
@@ -146,7 +146,8 @@ def patch_tiles(sources: list[da.Array], side: int, rule: Rule, *, workers: int 
     rule : Rule
         With windows.
     workers : int, optional
-        Tasks at a time, which are threads of torch where there are fewer tiles. Default: one for each core.
+        Tasks at a time; where the scene has fewer windows, so many more threads compute one. This changes
+        the last bits. Default: one for each core.
 
     Returns
     -------
@@ -165,8 +166,9 @@ def patch_tiles(sources: list[da.Array], side: int, rule: Rule, *, workers: int 
     spans = [[(first, min(first + side, size)) for first in range(0, size, side)] for size in (height, width)]
     name = "predict-" + tokenize([source.name for source in sources], side, rule)
     views = [stored_view(source) for source in sources]
-    # Blended networks have sums over whole windows, whose rounding depends on the number of threads.
-    idle = 1 if rule.windows.blended else (workers or CPU_COUNT) // (len(spans[0]) * len(spans[1]))
+    threads = max(
+        1, (workers or CPU_COUNT) // prod(ceil(size / rule.windows.step) for size in (height, width))
+    )
     layer: dict[Any, Any] = {}
     for (i, rows), (j, columns) in product(enumerate(spans[0]), enumerate(spans[1])):
         down, across = rule.windows.needed(*rows, height), rule.windows.needed(*columns, width)
@@ -177,11 +179,15 @@ def patch_tiles(sources: list[da.Array], side: int, rule: Rule, *, workers: int 
             else:
                 reads = _reads(view, down, across)
                 blocks = [(f"{name}-read-{number}", i, j, row) for row in range(len(reads))]
-                layer |= {key: (operator.getitem, view, part) for key, part in zip(blocks, reads, strict=True)}
+                layer |= {
+                    key: (operator.getitem, view, part) for key, part in zip(blocks, reads, strict=True)
+                }
                 firsts = tuple(tuple(part.start for part in window) for window in reads)
             keys.append(blocks)
             origins.append(firsts)
-        order = Order(Tile(rows, columns, (height, width)), (i, j), down, across, tuple(origins), max(1, idle))
+        order = Order(
+            Tile(rows, columns, (height, width)), (i, j), down, across, tuple(origins), max(1, idle)
+        )
         layer[name, 0, i, j] = (predict_patches, keys, order, rule)
     lazy = [source for source, view in zip(sources, views, strict=True) if view is None]
     graph = HighLevelGraph.from_collections(name, layer, dependencies=lazy)  # type: ignore[arg-type]

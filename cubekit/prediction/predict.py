@@ -48,7 +48,8 @@ def predict(  # noqa: PLR0913
     """Predict every pixel of a cube.
 
     Stored integers travel to the tasks and become physical numbers there, a batch or window at a time. The
-    map is the same for any chunks, tile, number of workers and scheduler.
+    map is the same for any chunks, tile, number of workers and scheduler, up to the rounding of floats: a
+    scene of few windows is computed by several threads each.
 
     A model that looks around gets windows with a margin as wide as its network looks, which makes the map
     equal to that of the whole image at once; where a network looks at everything, windows overlap and are
@@ -72,7 +73,7 @@ def predict(  # noqa: PLR0913
         predictions are averaged. Default: class and probability; fractions; value.
     tile : int, optional
         Pixels a side of one task's block; rounded to whole windows where the model looks around. Default: the
-        cube's own chunks, joined or cut to about 256, or about 512 for windows.
+        cube's own chunks, joined or cut to about 256, or one window.
     passes : int, optional
         Monte-Carlo dropout: how many networks to draw from those that dropout averages over. Each is drawn
         once for the whole scene. Default: none, the network without dropout.
@@ -84,7 +85,7 @@ def predict(  # noqa: PLR0913
     overwrite : bool, optional
         Whether to replace another prediction at `out`; it stays until the new one is whole.
     workers : int, optional
-        Tasks at a time, with ``out`` only.
+        Tasks at a time, with ``out`` only; threads of one task where there are fewer windows.
     scheduler : {"threads", "processes"}, address or distributed.Client, optional
         Who computes, with ``out`` only. Default: the active Dask cluster if there is one, else threads. The
         model is handed to a cluster's workers; `out` and the cube must lie where they can be reached.
