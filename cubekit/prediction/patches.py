@@ -160,39 +160,44 @@ def patch_tiles(sources: list[da.Array], side: int, rule: Rule, *, workers: int 
     PredictionError
         If the rule has no windows.
     """
-    if rule.windows is None:
+    windows = rule.windows
+    if windows is None:
         raise PredictionError("the rule has no windows")
     height, width = sources[0].shape[-2:]
     spans = [[(first, min(first + side, size)) for first in range(0, size, side)] for size in (height, width)]
     name = "predict-" + tokenize([source.name for source in sources], side, rule)
-    views = [stored_view(source) for source in sources]
-    threads = max(
-        1, (workers or CPU_COUNT) // prod(ceil(size / rule.windows.step) for size in (height, width))
-    )
+    givers = [_Giver(source, f"{name}-read-{number}") for number, source in enumerate(sources)]
+    count = ceil(height / windows.step) * ceil(width / windows.step)
+    threads = max(1, (workers or CPU_COUNT) // count)
     layer: dict[Any, Any] = {}
     for (i, rows), (j, columns) in product(enumerate(spans[0]), enumerate(spans[1])):
-        down, across = rule.windows.needed(*rows, height), rule.windows.needed(*columns, width)
-        keys, origins = [], []
-        for number, (source, view) in enumerate(zip(sources, views, strict=True)):
-            if view is None:
-                blocks, firsts = _pieces(source, down, across)
-            else:
-                reads = _reads(view, down, across)
-                blocks = [(f"{name}-read-{number}", i, j, row) for row in range(len(reads))]
-                layer |= {
-                    key: (operator.getitem, view, part) for key, part in zip(blocks, reads, strict=True)
-                }
-                firsts = tuple(tuple(part.start for part in window) for window in reads)
-            keys.append(blocks)
-            origins.append(firsts)
-        order = Order(
-            Tile(rows, columns, (height, width)), (i, j), down, across, tuple(origins), max(1, idle)
-        )
-        layer[name, 0, i, j] = (predict_patches, keys, order, rule)
-    lazy = [source for source, view in zip(sources, views, strict=True) if view is None]
+        down, across = windows.needed(*rows, height), windows.needed(*columns, width)
+        keys, origins = zip(*[giver.give(layer, (i, j), down, across) for giver in givers], strict=True)
+        tile = Tile(rows, columns, (height, width))
+        order = Order(tile, (i, j), down, across, tuple(origins), threads)
+        layer[name, 0, i, j] = (predict_patches, list(keys), order, rule)
+    lazy = [giver.source for giver in givers if giver.view is None]
     graph = HighLevelGraph.from_collections(name, layer, dependencies=lazy)  # type: ignore[arg-type]
     chunks = ((rule.planes,), *(tuple(last - first for first, last in axis) for axis in spans))
     return da.Array(graph, name, chunks, dtype=rule.dtype)  # type: ignore[no-untyped-call]
+
+
+class _Giver:
+    """Gives tiles the parts of a source that they need: its blocks, or windows of the store behind it."""
+
+    def __init__(self, source: da.Array, name: str) -> None:
+        self.source, self.view, self._name = source, stored_view(source), name
+
+    def give(
+        self, layer: dict[Any, Any], where: tuple[int, int], rows: slice, columns: slice
+    ) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:
+        """Return keys and first indices of pieces; add the tasks that read them, where there are none yet."""
+        if self.view is None:
+            return _pieces(self.source, rows, columns)
+        reads = _reads(self.view, rows, columns)
+        keys = [(self._name, *where, number) for number in range(len(reads))]
+        layer |= {key: (operator.getitem, self.view, part) for key, part in zip(keys, reads, strict=True)}
+        return keys, tuple(tuple(part.start for part in window) for window in reads)
 
 
 def _reads(view: StoredView, rows: slice, columns: slice) -> list[tuple[slice, ...]]:
