@@ -147,7 +147,7 @@ def quick_series(network: nn.Module) -> nn.Module:
 
 
 def _join_neighbours(sequence: nn.Sequential) -> None:
-    """Let activations change their input where nobody else sees it, and linear layers flatten it themselves."""
+    """Let activations change their input where nobody else sees it, and linear layers flatten theirs."""
     names = [n for n, part in sequence.named_children() if not isinstance(part, nn.Identity | nn.Dropout)]
     for first, second in pairwise(names):
         before, after = sequence.get_submodule(first), sequence.get_submodule(second)
