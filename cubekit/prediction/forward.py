@@ -214,13 +214,13 @@ _MEASURED: dict[tuple[object, ...], Reach] = {}
 
 
 def reach_of(model: Any, inputs: Sequence[tuple[int, ...]]) -> Reach:
-    """Return how far a model's network looks: as its bundle says, or else as measured now.
+    """Return how far a model's network looks: as the model or its network says, or else as measured now.
 
     Parameters
     ----------
     model : PatchModel
-        ``reach`` is taken where it has one; else its ``network`` is measured; a model without either counts
-        as unbounded.
+        ``reach`` is taken where it has one, then ``reach_over(steps)`` of its ``network``; else that is
+        measured, which takes seconds; a model without either counts as unbounded.
     inputs : sequence of tuple of int
         See `cubekit.nn.reach.measure_reach`.
 
@@ -232,9 +232,13 @@ def reach_of(model: Any, inputs: Sequence[tuple[int, ...]]) -> Reach:
     for holder in (model, getattr(model, "card", None)):
         if isinstance(getattr(holder, "reach", None), Reach):
             return holder.reach  # type: ignore[no-any-return, union-attr]
-    if isinstance(getattr(model, "network", None), nn.Module):
+    network: Any = getattr(model, "network", None)
+    if hasattr(network, "reach_over"):
+        said: Reach = network.reach_over(inputs[0][0])
+        return said
+    if isinstance(network, nn.Module):
         key = (model_digest(model), *inputs)
         if key not in _MEASURED:
-            _MEASURED[key] = measure_reach(model.network, inputs)
+            _MEASURED[key] = measure_reach(network, inputs)
         return _MEASURED[key]
     return Reach(halo=None, multiple=int(getattr(model, "multiple", 1)))
