@@ -178,7 +178,7 @@ class _Values:
 
 
 def pixel_bytes(models: Sequence[Any], lead: tuple[int, int], itemsize: int, multiple: int) -> float | None:
-    """Count what a pixel of a window takes: its numbers, stored twice and as floats, and the layers.
+    """Count what a pixel of a window takes: its numbers, stored and as floats, and the layers.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def pixel_bytes(models: Sequence[Any], lead: tuple[int, int], itemsize: int, mul
         if key not in _LAYERS:
             _LAYERS[key] = forward_of(model, "value").layer_bytes(lead, side)
         layers.append(_LAYERS[key])
-    return prod(lead) * (2 * itemsize + 4) + max(layers)
+    return prod(lead) * (itemsize + 4) + max(layers)
 
 
 _LAYERS: dict[tuple[object, ...], float] = {}

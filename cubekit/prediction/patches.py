@@ -172,7 +172,8 @@ def patch_tiles(sources: list[da.Array], side: int, rule: Rule, *, workers: int 
     layer: dict[Any, Any] = {}
     for (i, rows), (j, columns) in product(enumerate(spans[0]), enumerate(spans[1])):
         down, across = windows.needed(*rows, height), windows.needed(*columns, width)
-        keys, origins = zip(*[giver.give(layer, (i, j), down, across) for giver in givers], strict=True)
+        found = [giver.give(layer, (i, j), down, across, together=threads > 1) for giver in givers]
+        keys, origins = zip(*found, strict=True)
         tile = Tile(rows, columns, (height, width))
         order = Order(tile, (i, j), down, across, tuple(origins), threads)
         layer[name, 0, i, j] = (predict_patches, list(keys), order, rule)
@@ -189,12 +190,22 @@ class _Giver:
         self.source, self.view, self._name = source, stored_view(source), name
 
     def give(
-        self, layer: dict[Any, Any], where: tuple[int, int], rows: slice, columns: slice
+        self,
+        layer: dict[Any, Any],
+        where: tuple[int, int],
+        rows: slice,
+        columns: slice,
+        *,
+        together: bool,
     ) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:
-        """Return keys and first indices of pieces; add the tasks that read them, where there are none yet."""
+        """Return keys and first indices of pieces; add the tasks that read them, where there are none yet.
+
+        Where windows are few, several threads read a window together, piece by piece, which are then copied.
+        """
         if self.view is None:
             return _pieces(self.source, rows, columns)
-        reads = _reads(self.view, rows, columns)
+        whole = (*(slice(0, size) for size in self.view.shape[:-2]), rows, columns)
+        reads = _reads(self.view, rows, columns) if together else [whole]
         keys = [(self._name, *where, number) for number in range(len(reads))]
         layer |= {key: (operator.getitem, self.view, part) for key, part in zip(keys, reads, strict=True)}
         return keys, tuple(tuple(part.start for part in window) for window in reads)

@@ -24,7 +24,7 @@ SIDE = 256
 _LONGEST = 1024
 """Pixels a side of the kept part at most: larger windows save little and leave workers without any."""
 
-WINDOW_BYTES = 800_000_000
+WINDOW_BYTES = 600_000_000
 """What a window may take, its numbers and the network's layers together; a worker holds one at a time.
 
 A constant: where windows lie must not depend on the machine."""
