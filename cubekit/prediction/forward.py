@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cubekit.nn.fold import fold_norms
 from cubekit.nn.reach import Reach, measure_reach
 from cubekit.prediction.outputs import Kind
 from cubekit.prediction.prepare import PHYSICAL, Preparation
+from cubekit.prediction.rule import PROBE
 from cubekit.prediction.shipping import model_digest
 from cubekit.tasks.series import SeriesInput
 from cubekit.typing import Array, FloatArray
@@ -175,18 +177,50 @@ class _Values:
         return (values[0] if values.ndim == 4 else values).astype("float32")  # noqa: PLR2004  (n, k, h, w)
 
 
+def pixel_bytes(models: Sequence[Any], lead: tuple[int, int], itemsize: int, multiple: int) -> float | None:
+    """Count what a pixel of a window takes: its numbers, stored and as floats, and the layers.
+
+    Parameters
+    ----------
+    models : sequence of PatchModel
+        One at a time predicts; the heaviest counts.
+    lead : tuple of int
+        Dates and bands.
+    itemsize : int
+        Bytes of a stored number.
+    multiple : int
+        What the sides of the network's images divide by.
+
+    Returns
+    -------
+    float or None
+        Bytes; None for models that prepare their numbers themselves, whose layers are not seen.
+    """
+    if not all(map(prepared_here, models)):
+        return None
+    side = -(-PROBE // multiple) * multiple
+    layers = []
+    for model in models:
+        key = (model_digest(model), *lead, side)
+        if key not in _LAYERS:
+            _LAYERS[key] = forward_of(model, "value").layer_bytes(lead, side)
+        layers.append(_LAYERS[key])
+    return prod(lead) * (itemsize + 4) + max(layers)
+
+
+_LAYERS: dict[tuple[object, ...], float] = {}
 _MEASURED: dict[tuple[object, ...], Reach] = {}
 """What was measured in this process, by the model's digest."""
 
 
 def reach_of(model: Any, inputs: Sequence[tuple[int, ...]]) -> Reach:
-    """Return how far a model's network looks: as its bundle says, or else as measured now.
+    """Return how far a model's network looks: as the model or its network says, or else as measured now.
 
     Parameters
     ----------
     model : PatchModel
-        ``reach`` is taken where it has one; else its ``network`` is measured; a model without either counts
-        as unbounded.
+        ``reach`` is taken where it has one, then ``reach_over(steps)`` of its ``network``; else that is
+        measured, which takes seconds; a model without either counts as unbounded.
     inputs : sequence of tuple of int
         See `cubekit.nn.reach.measure_reach`.
 
@@ -198,9 +232,13 @@ def reach_of(model: Any, inputs: Sequence[tuple[int, ...]]) -> Reach:
     for holder in (model, getattr(model, "card", None)):
         if isinstance(getattr(holder, "reach", None), Reach):
             return holder.reach  # type: ignore[no-any-return, union-attr]
-    if isinstance(getattr(model, "network", None), nn.Module):
+    network: Any = getattr(model, "network", None)
+    if hasattr(network, "reach_over"):
+        said: Reach = network.reach_over(inputs[0][0])
+        return said
+    if isinstance(network, nn.Module):
         key = (model_digest(model), *inputs)
         if key not in _MEASURED:
-            _MEASURED[key] = measure_reach(model.network, inputs)
+            _MEASURED[key] = measure_reach(network, inputs)
         return _MEASURED[key]
     return Reach(halo=None, multiple=int(getattr(model, "multiple", 1)))

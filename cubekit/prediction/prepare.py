@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class Preparation:
         gaps = np.zeros((height, width), bool)
         threads = max(1, min(torch.get_num_threads(), height))
         ends = [height * number // threads for number in range(threads + 1)]
-        parts = [slice(*each) for each in zip(ends[:-1], ends[1:], strict=True)]
+        parts = [slice(*each) for each in pairwise(ends)]
         if threads == 1:
             self._decode(stored, x, gaps)
         else:

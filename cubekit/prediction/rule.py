@@ -15,7 +15,10 @@ BATCH = 1024
 shape of its batch, and a map must not depend on how a scene was cut. Larger batches fall out of the cache."""
 
 STRIP = 1 << 14
-"""Series of a window that are filled and normalised at a time, for the same reason."""
+"""Series of a window whose gaps are filled at a time."""
+
+PROBE = 64
+"""Pixels a side of the image with which layers are counted, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ class Rule:
         from cubekit.prediction.members import PatchMembers, SeriesMembers
 
         if self.windows is None:
-            return SeriesMembers(models, self.kind, passes=self.passes)
+            return SeriesMembers(models, self.kind, passes=self.passes, coding=self.codings[0])
         return PatchMembers(
             models, self.kind, passes=self.passes, turning=self.turning, coding=self.codings[0]
         )

@@ -14,7 +14,7 @@ _SELECTING = {"getitem", "_getitem", "getter", "getter_nofancy", "getter_inline"
 
 
 class StoredView:
-    """Rows and columns of a stored variable that lie side by side, at any dates and bands; small when pickled.
+    """Neighbouring rows and columns of a stored variable, at any dates and bands; small when pickled.
 
     Parameters
     ----------
@@ -92,27 +92,28 @@ def stored_view(array: da.Array) -> StoredView | None:
 
 def _traced(graph: Mapping[Any, Any], key: Any) -> tuple[StoredArray, list[IntArray]] | None:
     """Follow a block to the store; return the positions there that it consists of."""
-    task = graph.get(key)
+    task: Any = graph.get(key)
     if hasattr(task, "target"):  # another name for the same block
         return _traced(graph, task.target)
-    if getattr(getattr(task, "func", None), "__name__", None) not in _SELECTING or len(task.args) < 2:  # noqa: PLR2004
+    name = getattr(getattr(task, "func", None), "__name__", None)
+    if name not in _SELECTING or len(task.args) < 2:  # noqa: PLR2004  (an array and an index)
         return None
     source, index = task.args[0], _value(graph, task.args[1])
-    if task.func.__name__ == "_getitem" and isinstance(index, tuple):  # of `take`: a number for its axis, index
+    if name == "_getitem" and isinstance(index, tuple):  # of `take`: a number for its axis, index
         index = index[-1]
     below = getattr(source, "value", source)
     if isinstance(below, StoredArray):
-        found = below, [np.arange(size) for size in below.shape]
-    elif (traced := _traced(graph, getattr(source, "key", None))) is not None:
-        found = traced
+        stored, positions = below, [np.arange(size, dtype="int64") for size in below.shape]
+    elif (found := _traced(graph, getattr(source, "key", None))) is not None:
+        stored, positions = found
     else:
         return None
-    if not isinstance(index, tuple) or len(index) != len(found[1]):
+    if not isinstance(index, tuple) or len(index) != len(positions):
         return None
     lists = [part for part in index if not isinstance(part, slice)]
     if len(lists) > 1 or any(np.ndim(part) != 1 for part in lists):
         return None
-    return found[0], [places[part] for places, part in zip(found[1], index, strict=True)]
+    return stored, [places[part] for places, part in zip(positions, index, strict=True)]
 
 
 def _value(graph: Mapping[Any, Any], argument: Any) -> Any:
