@@ -84,7 +84,8 @@ def cost_of(
     side = max(chunks[0]), max(chunks[1])
     sizes = data.sizes["y"], data.sizes["x"]
     window, read = _extents(rule, side, sizes)
-    stored = held = prod(read) * values * data.dtype.itemsize
+    stored = prod(read) * values * data.dtype.itemsize
+    held = 2 * stored  # read from a store: the chunks that it is decoded from, too
     if not data.chunks or stored_view(data.transpose(*DIMS).data) is None:  # whole blocks are held
         blocks = [max(data.chunksizes.get(dim, (1,))) for dim in ("y", "x")]
         around = [extent + block for extent, block in zip(read, blocks, strict=True)]
