@@ -209,8 +209,8 @@ def fill(task: Task, **how: Any) -> dict[str, Digest]:
     for array, block in _computed(task, how):
         try:
             encoder = Encoder(array, zarr.open_array(objects.store, path=array.name, mode="r"))
-            for key, data in zip(task.region.keys(array), encoder.objects(block), strict=True):
-                written[key] = objects.write(key, data, durable=False)
+            for key, parts in zip(task.region.keys(array), encoder.objects(block), strict=True):
+                written[key] = objects.write_parts(key, parts)
         except OSError as error:
             raise StoreError(
                 f"Cannot write {array.name}, {task.region}, to {objects}: {error.strerror or error}. "
