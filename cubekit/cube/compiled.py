@@ -102,7 +102,8 @@ def _median(  # noqa: PLR0917
             if count == 0:
                 out[start + j] = fill
                 continue
-            one, other = stack[(count - 1) // 2, j], stack[count // 2, j]
+            # By unsigned numbers: signed ones are asked each time whether they count from the end.
+            one, other = stack[np.uint64((count - 1) >> 1), j], stack[np.uint64(count >> 1), j]
             # Without the sum, which may leave the range of the type; halves go to the even neighbour.
             floor = (one & other) + ((one ^ other) >> 1)
             value = floor + ((one ^ other) & 1 & floor)
