@@ -1,8 +1,9 @@
 """A lazy cube into memory, each block straight to its place."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import dask
@@ -12,6 +13,8 @@ import xarray as xr
 from dask.base import is_dask_collection
 from dask.system import CPU_COUNT
 
+from cubekit.cube.fuse import load_block
+from cubekit.cube.load import plan_behind
 from cubekit.errors import check_kind
 from cubekit.progress import Advance
 from cubekit.progress import progress as show
@@ -37,8 +40,8 @@ def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None 
     """Load a lazy cube into memory, by threads of this process.
 
     The same values as ``cube.compute()``. That keeps every block until the last one is there and then copies
-    them all, one after the other; this puts each block into the result as soon as it is read, so there is no
-    second copy of everything. Variables of a store are decoded right there.
+    them all, one after the other; this puts each block into the result as soon as it is made, so there is no
+    second copy of everything. Blocks of scenes, and variables of a store, are even made in their place.
 
     Parameters
     ----------
@@ -65,26 +68,46 @@ def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None 
     >>> cube = load(open_cube(items, bands=["red", "nir"]))  # doctest: +SKIP
     """
     check_kind("cube", cube, xr.Dataset, "pass what open_cube() returns")
-    lazy = {str(name): found for name, found in cube.variables.items() if is_dask_collection(found.data)}
+    lazy = {str(name): found.data for name, found in cube.variables.items() if is_dask_collection(found.data)}
     arrays = {name: np.empty(found.shape, found.dtype) for name, found in lazy.items()}
-    stored = {name: source for name, found in lazy.items() if (source := _stored(found.data)) is not None}
-    pieces = [(name, window) for name, source in stored.items() for window in source.pieces()]
-    others = {name: found.data for name, found in lazy.items() if name not in stored}
+    found = {name: list(_pieces(name, lazy, arrays[name])) for name in lazy}
+    pieces = [piece for every in found.values() for piece in every]
+    others = {name: data for name, data in lazy.items() if not found[name]}
     blocks = sum(math.prod(other.numblocks) for other in others.values())
     threads = workers or dask.config.get("num_workers", None) or CPU_COUNT
     with show("load", blocks + len(pieces), unit="blocks", enabled=progress) as advance:
+        _make(pieces, threads, advance)
         if others:
             targets: list[Any] = [_Target(arrays[name], advance) for name in others]
             da.store([*others.values()], targets, lock=False, scheduler="threads", num_workers=threads)
-        with ThreadPoolExecutor(threads, "cubekit-load") as pool:
-            read = [pool.submit(stored[name].read, at, out=arrays[name][at]) for name, at in pieces]
-            try:
-                for done in as_completed(read):
-                    done.result()
-                    advance()
-            finally:
-                pool.shutdown(cancel_futures=True)
     return cube.assign({name: cube[name].copy(data=array) for name, array in arrays.items()})
+
+
+def _pieces(name: str, lazy: Mapping[str, Any], out: Array) -> Iterator[Callable[[], object]]:
+    """Yield what makes a variable piece by piece in its place; nothing where Dask has to put it together."""
+    data = lazy[name]
+    source = _stored(data)
+    if source is not None:
+        yield from (partial(source.read, at, out=out[at]) for at in source.pieces())
+        return
+    shared = any(data.name in other.dask.layers for key, other in lazy.items() if key != name)
+    plan = None if shared else plan_behind(data)
+    if plan is None or plan.on_error == "record":  # which gives pairs of blocks
+        return
+    for block in np.ndindex(*map(len, plan.chunks)):
+        times, rows, cols = plan.region(block)
+        yield partial(load_block, plan, block, out[times, :, rows, cols])
+
+
+def _make(pieces: list[Callable[[], object]], threads: int, advance: Advance) -> None:
+    with ThreadPoolExecutor(threads, "cubekit-load") as pool:
+        made = [pool.submit(piece) for piece in pieces]
+        try:
+            for done in as_completed(made):
+                done.result()
+                advance()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _stored(data: Any) -> Stored | None:

@@ -19,6 +19,7 @@ from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 
 from cubekit.errors import StoreError
+from cubekit.store.blosc_blocks import blocks_of
 from cubekit.store.objects import InsideView, WholeView
 from cubekit.store.parts import Parts, Span, opened
 from cubekit.typing import Array, IntArray
@@ -202,12 +203,12 @@ class _Scratch:
         """Put what is wanted of a chunk into its place."""
         target = out[part.target]
         direct = target.shape == self._form.chunks and target.dtype == self._form.stored
-        values = self._unpacked(data, target if direct and target.flags.c_contiguous else None)
+        values = self._unpacked(data, target if direct and target.flags.c_contiguous else None, part.within)
         if values is not target:
             target[...] = values[part.within]
 
-    def _unpacked(self, data: bytes, target: Array | None) -> Array:
-        """Check and decompress a chunk; Blosc does it in place."""
+    def _unpacked(self, data: bytes, target: Array | None, within: Window) -> Array:
+        """Check and decompress a chunk, at least what is wanted of it; Blosc does it in place."""
         form, packed = self._form, np.frombuffer(data, np.uint8)
         if form.steps[-1:] == ("crc32c",):
             packed = _checked(packed)
@@ -217,11 +218,27 @@ class _Scratch:
                     self._memory = np.empty(form.chunks, form.stored)
                 target = self._memory
             _check_blosc(packed, target.nbytes)
-            Blosc().decode(packed, target)
+            start, stop = (each * target.itemsize for each in _span(within, form.chunks))
+            some = blocks_of(packed, start, stop) if stop - start <= target.nbytes // 2 else None
+            if some is None:
+                Blosc().decode(packed, target)
+            else:
+                Blosc().decode(
+                    some.packed, target.reshape(-1).view("u1")[some.first : some.first + some.size]
+                )
             return target
         if "zstd" in form.steps:
             packed = np.frombuffer(Zstd().decode(packed), np.uint8)
         return packed.view(form.stored).reshape(form.chunks)
+
+
+def _span(within: Window, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the first and the last number of a part of a chunk, the latter plus one, in the order stored."""
+    first, last = (
+        int(np.ravel_multi_index(corner, shape))
+        for corner in ([part.start for part in within], [part.stop - 1 for part in within])
+    )
+    return first, last + 1
 
 
 def _listed(source: Parts, index: _Index, counts: tuple[int, ...]) -> IntArray:
