@@ -21,11 +21,12 @@ from dask.delayed import delayed
 from cubekit.cube.ahead import IN_FLIGHT, Windows
 from cubekit.cube.blocks import map_blocks, pair
 from cubekit.cube.fuse import Hidden, Scenes
+from cubekit.cube.gdal import many_reads
 from cubekit.cube.kernels import REDUCTIONS, reduce_dates, valid_in
 from cubekit.cube.load import plan_behind
 from cubekit.cube.periods import Groups, groups_of, spans
 from cubekit.cube.plan import Plan
-from cubekit.cube.reader import MARGINS, many_reads
+from cubekit.cube.reader import MARGINS
 from cubekit.cube.remote import is_remote
 from cubekit.cube.status import OUTSIDE, READ
 from cubekit.typing import Array, IntArray
@@ -207,13 +208,15 @@ class _Period:
         fill = self.scenes.plan.encoding.nodata
         self.stack[:] = self.stack.dtype.type(np.nan if fill is None else fill)
         for scenes, out in zip(self.dates, self.stack, strict=True):
-            status[:] = OUTSIDE
+            among = status if scenes.size > 1 else None
+            if among is not None:
+                among[:] = OUTSIDE
             for number, scene in enumerate(scenes.tolist()):
                 if number and bool((status == READ).all()):
                     break
                 hidden = self._hidden(scene)
                 if not hidden.everything:
-                    self.scenes.lay(scene, band, hidden, out, status)
+                    self.scenes.lay(scene, band, hidden, out, among)
 
     def _hidden(self, scene: int) -> Hidden:
         """Work out a mask once for all bands."""
