@@ -208,13 +208,15 @@ class _Period:
         fill = self.scenes.plan.encoding.nodata
         self.stack[:] = self.stack.dtype.type(np.nan if fill is None else fill)
         for scenes, out in zip(self.dates, self.stack, strict=True):
-            status[:] = OUTSIDE
+            among = status if scenes.size > 1 else None
+            if among is not None:
+                among[:] = OUTSIDE
             for number, scene in enumerate(scenes.tolist()):
                 if number and bool((status == READ).all()):
                     break
                 hidden = self._hidden(scene)
                 if not hidden.everything:
-                    self.scenes.lay(scene, band, hidden, out, status)
+                    self.scenes.lay(scene, band, hidden, out, among)
 
     def _hidden(self, scene: int) -> Hidden:
         """Work out a mask once for all bands."""
