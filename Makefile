@@ -101,7 +101,7 @@ bench-check: $(BENCH)/.installed  ## the quick run; fails where a row fell far b
 bench-page:  ## docs/benchmarks.md from the last results
 	@$(BENCH)/bin/python -m benchmarks.page
 
-$(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+$(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt benchmarks/requirements-torchgeo.txt
 	@echo "==> virtual environment in $(BENCH) (a few minutes the first time)"
 	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
@@ -110,6 +110,8 @@ $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	@grep -v '^#' benchmarks/requirements.txt | while read peer; do \
 		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$$peer" \
 			|| echo "==> without $$peer"; done
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(BENCH)/torchgeo --upgrade \
+		-r benchmarks/requirements-torchgeo.txt || echo "==> without torchgeo"
 	@touch $@
 
 clean:  ## remove what the other commands made

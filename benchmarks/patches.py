@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.geo_samplers import with_torchgeo
 from benchmarks.inputs import LAYOUTS, Inputs
 from benchmarks.measure import Bar, Case, Clock, Facts, Row, workers
 
@@ -50,6 +51,10 @@ def _xbatcher(layout: str, chunks: dict[str, int] | None) -> Case:
         return _rates(clock, count, values // count)
 
     return case
+
+
+def _torchgeo(inputs: Inputs, clock: Clock) -> Facts:
+    return with_torchgeo(inputs, clock, PATCH)
 
 
 def _whole(layout: str) -> Case:
@@ -122,6 +127,7 @@ def _row(layout: str, less: float, faster: float) -> Row:
             "cubekit": _cubekit(layout),
             "xbatcher": _xbatcher(layout, None),
             "xbatcher on dask": _xbatcher(layout, {}),
+            **({"torchgeo, from the scenes": _torchgeo} if layout == "128" else {}),
             "zarr, whole": _whole(layout),
         },
         bars=tuple(bars),

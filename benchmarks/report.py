@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.geo_samplers import torchgeo_version
 from benchmarks.measure import Row
 from benchmarks.rows import ROWS
 
@@ -19,7 +20,6 @@ PACKAGES = (
     "stackstac",
     "rioxarray",
     "xbatcher",
-    "torchgeo",
     "zarrs",
     "tensorstore",
     "xarray",
@@ -52,7 +52,8 @@ def machine() -> dict[str, Any]:
         "memory": _first("/proc/meminfo", "MemTotal"),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES}
+        | {"torchgeo": torchgeo_version() or "not installed"},
         "load before": round(os.getloadavg()[0], 2),
     }
 

@@ -105,7 +105,13 @@ class Difference:
         return "\n".join(lines + [f"  {name}: {text}" for name, text in self.versions.items()])
 
 
-def diff(a: StrPath, b: StrPath, *, progress: bool | None = None) -> Difference:
+def diff(
+    a: StrPath,
+    b: StrPath,
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Difference:
     """Compare two stores: grid, bands, dates, options, versions, and pixels where these allow.
 
     Two blocks are in memory at a time, whatever the size of the stores; layouts may differ.
@@ -116,6 +122,8 @@ def diff(a: StrPath, b: StrPath, *, progress: bool | None = None) -> Difference:
         Finished stores.
     progress : bool, optional
         Whether to draw a bar. Default: where standard error is a terminal.
+    storage_options : mapping, optional
+        How to reach those of the two that lie in an object store; see `write`.
 
     Returns
     -------
@@ -127,14 +135,15 @@ def diff(a: StrPath, b: StrPath, *, progress: bool | None = None) -> Difference:
     StoreError
         If one of them is no finished store, or has a damaged chunk.
     """
-    one, other = open_store(a), open_store(b)
+    places = [place_of(path, storage_options if "://" in str(path) else None) for path in (a, b)]
+    one, other = (open_store(place) for place in places)
     dated = "time" in one.indexes and "time" in other.indexes
     metadata = form_differences(one, other) if dated else _static_differences(one, other)
-    first, second = (read_provenance(objects_at(place_of(path))) or Provenance() for path in (a, b))
+    first, second = (read_provenance(objects_at(place)) or Provenance() for place in places)
     only_a, only_b = _apart(one, other) if dated else ((), ())
     return Difference(
-        a=str(place_of(a)),
-        b=str(place_of(b)),
+        a=str(places[0]),
+        b=str(places[1]),
         metadata=tuple(map(_as_second, metadata)),
         options=tuple(map(_as_second, option_differences(one, other))),
         only_a=only_a,

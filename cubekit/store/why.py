@@ -135,6 +135,7 @@ def why(
     y: float,
     time: str | np.datetime64 | None = None,
     crs: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Why:
     """Say where a pixel is from: which scene, which mask, which offset.
 
@@ -152,6 +153,8 @@ def why(
         with one date.
     crs : str, optional
         CRS of `x` and `y`, such as ``"EPSG:4326"`` (x is the longitude). Default: that of the cube.
+    storage_options : mapping, optional
+        How to reach the object store that the cube lies in; see `write`.
 
     Returns
     -------
@@ -163,12 +166,12 @@ def why(
     CubeError
         If the place or the date is not in the cube, or it is not known what it was made from.
     """
-    opened = cube if isinstance(cube, xr.Dataset) else open_store(cube)
+    opened = cube if isinstance(cube, xr.Dataset) else open_store(cube, storage_options=storage_options)
     check_kind("cube", opened, xr.Dataset, "open one with cubekit.open")
     box = geobox_of(opened)
     place, row, col = _place(box, x, y, crs)
     number = _date(opened, time)
-    origin, when = _origin(opened, number)
+    origin, when = _origin(opened, number, storage_options)
     everything = [(plan, list(range(len(plan.scenes)))) for plan in origin.opened]
     pairs = everything if when is None else origin.scenes(when)
     found = [scene for pair in pairs for scene in _scenes(*pair, row, col, origin)]
@@ -229,12 +232,14 @@ def _date(cube: xr.Dataset, time: str | np.datetime64 | None) -> int | None:
     raise CubeError(f"The cube has no date {str(time)!r}; the nearest is {near}.")
 
 
-def _origin(cube: xr.Dataset, number: int | None) -> tuple[Origin, np.datetime64 | None]:
+def _origin(
+    cube: xr.Dataset, number: int | None, storage_options: Mapping[str, Any] | None
+) -> tuple[Origin, np.datetime64 | None]:
     """Return what a date was made from."""
     when = None if number is None else cube.indexes["time"].to_numpy()[number]
     source = str(cube.encoding.get("source") or "")
     stored = source and (source.startswith(_REMOTE) or Path(source).is_dir())
-    known = read_provenance(objects_at(place_of(source))) if stored else None
+    known = read_provenance(objects_at(place_of(source, storage_options))) if stored else None
     known = provenance_of(cube) if known is None and not source else known
     if known is not None and when is None and known.origins:
         return known.origins[0], None

@@ -11,14 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
-from cubekit.errors import IncompleteStoreError, StoreError
+from cubekit.errors import CubeError, IncompleteStoreError, StoreError
+from cubekit.store.compare import diff
 from cubekit.store.lease import hold
 from cubekit.store.objects import ROOT
 from cubekit.store.open import open_store
 from cubekit.store.place import beside
 from cubekit.store.remote import Remote, RemoteObjects
 from cubekit.store.verify import verify
+from cubekit.store.why import why
 from cubekit.store.write import write
 from tests.services.buckets import Service, run_azure, run_s3
 
@@ -73,6 +78,20 @@ def test_a_cube_goes_there_and_back(
     assert service.secret not in caplog.text
     with pytest.raises(StoreError, match="holds another cube"):
         write(make_cube(), url, layout=layout, storage_options=options)
+
+
+def test_stores_are_compared_with_the_credentials_given(
+    service: Any, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url, options = f"{service.url}/{request.node.originalname}.zarr", service.options
+    space = xr_coords(GeoBox((120, 160), Affine(10, 0, 0, 0, -10, 0), "EPSG:32633"), dims=("y", "x"))
+    write(make_cube().assign_coords(space), url, storage_options=options)
+    write(make_cube().assign_coords(space), tmp_path / "local.zarr")
+    write(make_cube(1).assign_coords(space), tmp_path / "other.zarr")
+    assert diff(url, tmp_path / "local.zarr", storage_options=options).equal
+    assert not diff(tmp_path / "other.zarr", url, storage_options=options).equal
+    with pytest.raises(CubeError, match="not opened from items"):  # the store was read: it knows no scenes
+        why(url, x=5, y=-5, time="2020-02", storage_options=options)
 
 
 def test_one_writer_at_a_time(service: Any, request: pytest.FixtureRequest) -> None:
