@@ -2,7 +2,8 @@
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from types import TracebackType
@@ -35,6 +36,8 @@ IN_FLIGHT: Final = 32
 
 AHEAD_BYTES: Final = 32 * 2**20
 """Pixels that one block may hold of dates that it has not come to yet."""
+
+_EXACT: Final = 1e-9  # of a pixel: what is beside it weighs nothing among whole numbers
 
 _Key = tuple[int, int]
 _Values = tuple[Array, float | None]
@@ -69,6 +72,7 @@ class Windows:
         self._reading: dict[_Key, tuple[Future[_Values], int]] = {}
         self._begun: set[_Key] = set()
         self._wholes: dict[int, Window] = {}
+        self._coming: deque[_Key] | None = None
         self._upper = [int(scenes[0]) for scenes in steps if scenes.size]
         layers = range(plan.form_of.shape[1])
         self._remote = any(is_remote(plan.hrefs[scene][layer]) for scene in self._upper for layer in layers)
@@ -122,7 +126,7 @@ class Windows:
             When it cannot be read.
         """
         if self._remote:
-            self._read_ahead(scene)
+            self._read_ahead(scene, band)
         source, place = self._place(scene, band)
         if place is None:
             return None
@@ -156,7 +160,7 @@ class Windows:
         """
         layer = len(self._plan.bands)
         if self._remote:
-            self._read_ahead(scene, quality_only=True)
+            self._read_ahead(scene, layer)
         source, place = self._place(scene, layer)
         if place is None:
             return None
@@ -176,21 +180,50 @@ class Windows:
         if key not in self._places:
             where = self.positions(box, padded=quality)
             margin = MARGINS[method] if method in MARGINS else kernel_margin(box, self._target)
+            if method == "bilinear" and self._takes_whole_numbers(source) and _on_centres(where):
+                margin = 0  # all the weight is on the pixel itself; a rim would be of other tiles
             window = window_of(where, box.shape.yx, margin)
             self._places[key] = None if window is None else Place(where, window)
         return source, self._places[key]
+
+    def _takes_whole_numbers(self, source: Source) -> bool:
+        return all(np.dtype(kind).kind in "ui" for kind in (source.form.dtype, self._plan.encoding.dtype))
 
     def _values(self, scene: int, layer: int, source: Source, window: Window) -> _Values:
         future, _ = self._reading.pop((scene, layer), (None, 0))
         return read_values(source, window) if future is None else future.result()
 
-    def _read_ahead(self, scene: int, *, quality_only: bool = False) -> None:
-        """Begin to read this scene, and the upper ones of the dates that come as far as memory allows."""
+    def expect(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Say what will be asked for, where that is not date by date.
+
+        Parameters
+        ----------
+        keys : iterable of tuple of int
+            Scenes and layers, in order; they replace those said before. What is asked for beside them is
+            read when it is asked for.
+        """
+        self._coming = deque(keys)
+
+    def _read_ahead(self, scene: int, layer: int) -> None:
+        """Begin to read what is asked for, and what comes then as far as memory allows."""
+        if self._coming is None:
+            self._read_dates(scene, quality_only=layer == len(self._plan.bands))
+            return
+        self._begin(scene, layer)
+        while self._coming and not self._is_full:
+            self._begin(*self._coming.popleft())
+
+    @property
+    def _is_full(self) -> bool:
+        return sum(size for _, size in self._reading.values()) > AHEAD_BYTES
+
+    def _read_dates(self, scene: int, *, quality_only: bool) -> None:
+        """Begin to read this scene, and the upper ones of the dates that come."""
         bands = range(0 if quality_only else len(self._plan.bands))
         for layer in (*self._quality, *bands):
             self._begin(scene, layer)
         for other in self._upper[self._upper.index(scene) + 1 :] if scene in self._upper else ():
-            if sum(size for _, size in self._reading.values()) > AHEAD_BYTES:
+            if self._is_full:
                 return
             for layer in self._quality:
                 self._begin(other, layer)
@@ -230,3 +263,10 @@ class Windows:
         if key not in self._wholes:
             self._wholes[key] = Window(*bounds_on(self._plan.grid, source.form.geobox))
         return self._wholes[key]
+
+
+def _on_centres(where: Positions) -> bool:
+    """Tell whether all places are centres of pixels, as on the grid of the file itself."""
+    if where.rows.shape[1] > 1 or where.cols.shape[0] > 1:
+        return False
+    return all(bool((np.abs(places % 1 - 0.5) < _EXACT).all()) for places in (where.rows, where.cols))

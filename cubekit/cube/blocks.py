@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import dask.array as da
 import numpy as np
+from dask.highlevelgraph import MaterializedLayer
 
 Chunks: TypeAlias = tuple[tuple[int, ...], ...]
 """Sizes of the blocks along each axis."""
@@ -106,6 +107,64 @@ def map_blocks(
         meta=np.empty((0,) * len(chunks), dtype),
         name=name,
     )
+
+
+def pair(array: Any, *, dtypes: tuple[Any, Any], names: tuple[str, str], flat: bool = False) -> Any:
+    """Take apart an array whose blocks are pairs of blocks, both of the same periods and pixels.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        Lazy, (time, band, y, x); both of a pair are made at once.
+    dtypes : tuple of numpy.dtype or str
+        Of both.
+    names : tuple of str
+        Keys of both.
+    flat : bool, optional
+        Whether the second has no bands.
+
+    Returns
+    -------
+    tuple of dask.array.Array
+        Lazy.
+    """
+    axes = tuple(range(array.ndim))
+    return tuple(
+        da.blockwise(  # type: ignore[no-untyped-call]
+            function, kept, array, axes, dtype=dtype, name=name, meta=np.empty((0,) * len(kept), dtype)
+        )
+        for function, kept, dtype, name in zip(
+            (_first, _second), (axes, (axes[0], *axes[2:]) if flat else axes), dtypes, names, strict=True
+        )
+    )
+
+
+def _first(found: tuple[Any, Any]) -> Any:
+    return found[0]
+
+
+def _second(found: Any) -> Any:
+    while isinstance(found, list):  # of the blocks along an axis that is dropped
+        found = found[0]
+    return found[1]
+
+
+def held_in(layer: Any) -> Any:
+    """Return the object that a layer of a graph holds for others to refer to.
+
+    Parameters
+    ----------
+    layer : dask layer
+        Of a high-level graph.
+
+    Returns
+    -------
+    object
+        None where the layer is a computation.
+    """
+    alone = isinstance(layer, MaterializedLayer) and len(layer) == 1
+    held = next(iter(layer.values())) if alone else None
+    return getattr(held, "value", held)
 
 
 def on_blocks(

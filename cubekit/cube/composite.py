@@ -1,6 +1,6 @@
 """Composites: one value for each period of a complete calendar."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -10,9 +10,10 @@ import xarray as xr
 from cubekit.cube.blocks import chunks_of, is_lazy, on_blocks, working_memory
 from cubekit.cube.choice import CHOICES, NONE, Chooser, choose, make_chooser, take
 from cubekit.cube.contract import DIMS, MAIN, check_cube, encoding_of, noted
+from cubekit.cube.direct import reduced
 from cubekit.cube.geomedian import geomedian
 from cubekit.cube.kernels import reduce_dates, valid_in
-from cubekit.cube.periods import Calendar, Date, Reference, make_calendar, members
+from cubekit.cube.periods import Calendar, Date, Groups, Reference, groups_of, make_calendar, members, spans
 from cubekit.errors import CubeError, OptionError, check_option
 from cubekit.typing import Array, IntArray
 
@@ -25,9 +26,6 @@ How: TypeAlias = Literal[
 
 Layer: TypeAlias = Literal["source", "age_days"]
 """Companions of a composite that are made on request."""
-
-Groups: TypeAlias = tuple[tuple[int, ...], ...]
-"""For each block along time, how many dates each of its periods has."""
 
 
 def composite(  # noqa: PLR0913
@@ -97,6 +95,12 @@ def composite(  # noqa: PLR0913
     UnknownNameError
         For an unknown index.
 
+    Notes
+    -----
+    A cube as `open_cube` gave it is never held whole: where each band is taken for itself, blocks of local
+    files are 512 pixels a side at most, and scenes are read and reduced in one go, band by band (see
+    :mod:`cubekit.cube.direct`).
+
     References
     ----------
     See :mod:`cubekit.cube.geomedian` and :mod:`cubekit.cube.choice`.
@@ -112,16 +116,15 @@ def composite(  # noqa: PLR0913
         raise CubeError(
             f"No date of the cube ({times[0]} to {times[-1]}) lies between {edges[0]} and {edges[1]}."
         )
-    ages = calendar.ages(times[order], reference)
-    used = cube.isel(time=slice(order[0], order[-1] + 1))
-    if not np.array_equal(order, np.arange(order[0], order[-1] + 1)):
-        # Along whole time axes, or picking dates would cut blocks into slices.
-        used = (cube.chunk(time=-1) if is_lazy(cube[MAIN].data) else cube).isel(time=order)
-    if encoding_of(used[MAIN]).nodata is None:
+    nodata = encoding_of(cube[MAIN]).nodata
+    if nodata is None:
         raise CubeError("The cube has no nodata value (_FillValue), which periods without observations need.")
-    tables = {"source": order.astype(np.int32), "age_days": ages}
-    chooser = make_chooser(used, how, index) if how in CHOICES else None
-    made = _made(used[MAIN], counts, how, chooser, {name: tables[name] for name in wanted})
+    made = _from_scenes(cube[MAIN], order, counts, how, nodata)
+    if made is None:
+        used = _used(cube, order)
+        tables = {"source": order.astype(np.int32), "age_days": calendar.ages(times[order], reference)}
+        chooser = make_chooser(used, how, index) if how in CHOICES else None
+        made = _made(used[MAIN], counts, how, chooser, {name: tables[name] for name in wanted})
     name = f"max_index {index}" if how == "max_index" else how
     result = _dataset(cube, calendar, made, name, reference)
     options: dict[str, Any] = {"every": every if isinstance(every, str) else list(every), "how": how}
@@ -132,6 +135,23 @@ def composite(  # noqa: PLR0913
     begin = calendar.starts[0] if start is None and not pool_years else start
     stop = times[-1] if end is None else end
     return noted(result, "composite", **options, start=None if begin is None else str(begin), end=str(stop))
+
+
+def _from_scenes(
+    data: xr.DataArray, order: IntArray, counts: list[int], how: str, nodata: float
+) -> dict[str, Any] | None:
+    """Make all variables straight from the scenes of an opened cube, where that can be done."""
+    pair = reduced(data.data, order, counts, how=how, nodata=nodata)
+    return None if pair is None else dict(zip((MAIN, "observations"), pair, strict=True))
+
+
+def _used(cube: xr.Dataset, order: IntArray) -> xr.Dataset:
+    """Pick dates, in the order of their periods."""
+    run = slice(order[0], order[-1] + 1)
+    if np.array_equal(order, np.arange(run.start, run.stop)):
+        return cube.isel(time=run)
+    # Along whole time axes, or picking dates would cut blocks into slices.
+    return (cube.chunk(time=-1) if is_lazy(cube[MAIN].data) else cube).isel(time=order)
 
 
 def _wanted(layers: Iterable[str], how: str) -> list[str]:
@@ -154,7 +174,7 @@ def _made(
     values, nodata = data.data, encoding_of(data).nodata
     groups: Groups = (tuple(counts),)
     if is_lazy(values):
-        groups = _groups(counts, max(values.chunks[0]))
+        groups = groups_of(counts, max(values.chunks[0]))
         # Bands stay together because the count looks at all of them.
         values = values.rechunk({0: tuple(sum(group) for group in groups), 1: -1})
     lengths = tuple(len(group) for group in groups)
@@ -214,30 +234,11 @@ def _dates_listed(times: pd.DatetimeIndex) -> dict[str, Any]:
     return {"flag_values": list(range(len(times))), "flag_meanings": " ".join(names)}
 
 
-def _groups(counts: list[int], size: int) -> Groups:
-    """Put whole periods together up to about as many dates as a block had; no group is without any date."""
-    groups: list[list[int]] = [[]]
-    for count in counts:
-        if count and sum(groups[-1]) and sum(groups[-1]) + count > size:
-            groups.append([])
-        groups[-1].append(count)
-    return tuple(tuple(group) for group in groups)
-
-
-def _periods(counts: Iterable[int]) -> Iterator[tuple[int, slice]]:
-    """Yield number and dates of each period of a block that has any."""
-    start = 0
-    for step, count in enumerate(counts):
-        if count:
-            yield step, slice(start, start + count)
-        start += count
-
-
 @working_memory(each=0, each_of_a_date=8)  # pieces that fit the processor's cache
 def _reduce_block(block: Array, how: str, groups: Groups, nodata: float, block_id: tuple[int, ...]) -> Array:
     counts = groups[block_id[0]]
     out = np.full((len(counts), *block.shape[1:]), nodata, block.dtype)
-    for step, dates in _periods(counts):
+    for step, dates in spans(counts):
         geo = how == "geomedian"
         out[step] = geomedian(block[dates], nodata) if geo else reduce_dates(block[dates], how, nodata)
     return out
@@ -248,7 +249,7 @@ def _choose_block(block: Array, groups: Groups, chooser: Chooser, block_id: tupl
     counts = groups[block_id[0]]
     before = sum(map(sum, groups[: block_id[0]]))
     out = np.full((len(counts), 1, *block.shape[2:]), NONE, np.int32)
-    for step, dates in _periods(counts):
+    for step, dates in spans(counts):
         out[step, 0] = choose(block[dates], chooser, before + dates.start)
     return out
 
@@ -260,7 +261,7 @@ def _take_block(
     counts = groups[block_id[0]]
     before = sum(map(sum, groups[: block_id[0]]))
     out = np.full((len(counts), *block.shape[1:]), nodata, block.dtype)
-    for step, dates in _periods(counts):
+    for step, dates in spans(counts):
         out[step] = take(block[dates], choice[step, 0], before + dates.start, nodata)
     return out
 
@@ -277,7 +278,7 @@ def _look_up_block(choice: IntArray, table: Array) -> Array:
 def _count_block(block: Array, groups: Groups, nodata: float, block_id: tuple[int, ...]) -> IntArray:
     counts = groups[block_id[0]]
     out = np.zeros((len(counts), *block.shape[2:]), np.uint16)
-    for step, dates in _periods(counts):
+    for step, dates in spans(counts):
         for date in block[dates]:
             out[step] += valid_in(date, nodata).any(axis=0)
     return out

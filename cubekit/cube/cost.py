@@ -16,7 +16,7 @@ from cubekit.cube.load import open_cube
 from cubekit.cube.memory import PROCESS_BYTES, BlockMemory, block_memory, bytes_of
 from cubekit.cube.plan import MISSING, Plan
 from cubekit.cube.reads import Reads, count_reads
-from cubekit.cube.recipe import plans_in
+from cubekit.cube.recipe import readers_in
 from cubekit.errors import CubeError, OptionError
 from cubekit.typing import Array
 
@@ -229,7 +229,8 @@ def plan(
     opened = cube if isinstance(cube, xr.Dataset) else open_cube(cube)
     lazy = {str(name): v.data for name, v in opened.variables.items() if is_lazy(v.data)}
     graph = HighLevelGraph.merge(*(array.dask for array in lazy.values()))
-    loads = plans_in(graph)
+    readers = readers_in(graph)
+    loads = {name: found if isinstance(found, Plan) else found.reading for name, found in readers.items()}
     if not loads:
         raise CubeError(
             "This dataset is not a lazy cube over items, so there is nothing to plan: it is in memory, or "
@@ -246,7 +247,7 @@ def plan(
         requests=sum(read.requests for read in reads.values()),
         read_bytes=sum(read.size for read in reads.values()),
         outputs={name: array.nbytes for name, array in lazy.items()},
-        block=block_memory(graph, loads, {array.name for array in lazy.values()}),
+        block=block_memory(graph, readers, {array.name for array in lazy.values()}),
         workers=workers or CPU_COUNT,
         memory=None if memory is None else bytes_of(memory),
     )

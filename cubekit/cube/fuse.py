@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -22,7 +23,7 @@ class FailedReadWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class _Hidden:
+class Hidden:
     """What the quality band of a scene takes out of a block."""
 
     where: BoolArray | None
@@ -31,8 +32,13 @@ class _Hidden:
     code: int = codes.MASKED
     """Why."""
 
+    @cached_property
+    def everything(self) -> bool:
+        """Whether nothing of the scene is left."""
+        return self.where is not None and bool(self.where.all())
 
-def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
+
+def load_block(plan: Plan, block_id: tuple[int, int, int, int], out: Array | None = None) -> Array:
     """Make one block of a cube.
 
     Parameters
@@ -41,6 +47,8 @@ def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
         Of the whole cube.
     block_id : tuple of int
         Number of the block along time, band, y and x.
+    out : numpy.ndarray, optional
+        Where to put it, of its shape and type; may be part of a larger array. Default: new memory.
 
     Returns
     -------
@@ -52,7 +60,7 @@ def load_block(plan: Plan, block_id: tuple[int, int, int, int]) -> Array:
     SourceError
         When an asset cannot be read and failures are not to be recorded.
     """
-    return _load(plan, block_id, kept=False)[0]
+    return _load(plan, block_id, kept=False, out=out)[0]
 
 
 def load_with_status(plan: Plan, block_id: tuple[int, int, int, int]) -> tuple[Array, Array]:
@@ -76,107 +84,173 @@ def load_with_status(plan: Plan, block_id: tuple[int, int, int, int]) -> tuple[A
     SourceError
         When an asset cannot be read and failures are not to be recorded.
     """
-    return _load(plan, block_id, kept=True)
+    block, status = _load(plan, block_id, kept=True)
+    return block, np.zeros_like(block, np.uint8) if status is None else status
 
 
-def _load(plan: Plan, block_id: tuple[int, int, int, int], *, kept: bool) -> tuple[Array, Array]:
-    """Make one block; the status is that of the last date where it is not kept."""
+def _load(
+    plan: Plan, block_id: tuple[int, int, int, int], *, kept: bool, out: Array | None = None
+) -> tuple[Array, Array | None]:
+    """Make one block; the status is that of the last date where it is not kept, if anybody needs it."""
     times, rows, cols = plan.region(block_id)
     target = plan.grid[rows, cols]
     shape = (times.stop - times.start, len(plan.bands), *target.shape.yx)
     dtype = np.dtype(plan.encoding.dtype)
     fill = np.nan if plan.encoding.nodata is None else plan.encoding.nodata
-    block = np.full(shape, dtype.type(fill), dtype)
-    status = np.zeros(shape if kept else (1, *shape[1:]), np.uint8)
+    block = np.empty(shape, dtype) if out is None else out
+    block[:] = dtype.type(fill)
     steps = [plan.touching(step, rows, cols) for step in range(times.start, times.stop)]
+    noted = kept or plan.on_error == "record" or any(scenes.size > 1 for scenes in steps)
+    status = np.zeros(shape if kept else (1, *shape[1:]), np.uint8) if noted else None
     with many_reads(), Windows(plan, target, steps) as windows:
+        scenes_of = Scenes(plan, target, windows)
         for number, scenes in enumerate(steps):
-            became = status[number if kept else 0]
-            became[:] = codes.OUTSIDE
-            step = _Step(plan, target, windows, block[number], became)
+            became = None if status is None else status[number if kept else 0]
+            if became is not None:
+                became[:] = codes.OUTSIDE
+            step = _Step(scenes_of, block[number], became)
             step.fuse(scenes, first=int(np.searchsorted(plan.time_of, times.start + number)))
     return block, status
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One date of a block."""
+class Scenes:
+    """The scenes under one block, as they are masked and laid onto it."""
 
     plan: Plan
     target: GeoBox
     windows: Windows
-    out: Array
-    status: Array
 
     @property
     def records(self) -> bool:
         """Whether failures are noted instead of raised."""
         return self.plan.on_error == "record"
 
-    def fuse(self, scenes: IntArray, *, first: int) -> None:
-        """Lay scenes over each other, the first one on top; count them from the first of the date."""
-        for number, scene in enumerate(scenes.tolist()):
-            if number and bool((self.status == codes.READ).all()):
-                return
-            failure = codes.failed(scene - first)
-            hidden = self._hidden(scene, failure)
-            all_hidden = hidden.where is not None and bool(hidden.where.all())
-            for band in range(len(self.plan.bands)):
-                if not all_hidden:
-                    self._lay(scene, band, hidden, failure)
-                elif self.records:
-                    self._note(scene, band, hidden.code)
+    def lay(self, scene: int, band: int, hidden: Hidden, out: Array, status: Array | None) -> int:
+        """Lay one band of a scene onto what lacks data.
 
-    def _lay(self, scene: int, band: int, hidden: _Hidden, failure: int) -> None:
-        source = self.plan.source(scene, band)
-        if source is None:
-            self._note(scene, band, codes.MISSING)
-            return
+        Parameters
+        ----------
+        scene, band : int
+            Numbers of both.
+        hidden : Hidden
+            From `hidden`.
+        out : numpy.ndarray
+            Shape (y, x), coded as the plan says; changed in place.
+        status : numpy.ndarray of uint8 or None
+            Same shape; pixels that get data become ``READ``, which are left alone. None where no other scene
+            is laid onto `out`.
+
+        Returns
+        -------
+        int
+            ``READ``; or ``MISSING`` or ``FAILED`` where there was nothing to lay.
+
+        Raises
+        ------
+        SourceError
+            When the asset cannot be read and failures are not to be recorded.
+        """
+        if self.plan.source(scene, band) is None:
+            return codes.MISSING
         try:
             window = self.windows.get(scene, band)
             if window is not None:
-                rule = Recode.of(self.plan, scene, band)
-                lay(window, rule, self.out[band], self.status[band], hidden.where)
+                lay(window, Recode.of(self.plan, scene, band), out, status, hidden.where)
         except SourceError as error:
             self._failed(error)
-            self._note(scene, band, failure)
-            return
-        if self.records:
-            if hidden.where is not None:
-                self._note(scene, band, hidden.code, hidden.where)
-            self._note(scene, band, codes.EMPTY, None if hidden.where is None else ~hidden.where)
+            return codes.FAILED
+        return codes.READ
 
-    def _hidden(self, scene: int, failure: int) -> _Hidden:
-        """Tell what the quality band masks; all, where it is missing or cannot be read."""
+    def hidden(self, scene: int, failure: int = codes.FAILED) -> Hidden:
+        """Tell what the quality band masks; all, where it is missing or cannot be read.
+
+        Parameters
+        ----------
+        scene : int
+            Its number.
+        failure : int, optional
+            Code of a failed read.
+
+        Returns
+        -------
+        Hidden
+            For the block.
+
+        Raises
+        ------
+        SourceError
+            When the band cannot be read and failures are not to be recorded.
+        """
         rule, layer = self.plan.mask, len(self.plan.bands)
         if rule is None:
-            return _Hidden(None)
-        everything = np.ones(self.target.shape, bool)
+            return Hidden(None)
         if self.plan.source(scene, layer) is None:
-            return _Hidden(everything, codes.MISSING)
+            return Hidden(self._everywhere, codes.MISSING)
         try:
             pixels = self.windows.quality(scene)
         except SourceError as error:
             self._failed(error)
-            return _Hidden(everything, failure)
+            return Hidden(self._everywhere, failure)
         if pixels is None:
-            return _Hidden(everything)
+            return Hidden(self._everywhere)
         halo = rule.reach  # masked areas beyond the block grow into it
         inner = (slice(halo, halo + self.target.shape.y), slice(halo, halo + self.target.shape.x))
         masked = masked_by(pixels.values, rule) & pixels.valid
-        return _Hidden(shaped(masked, pixels.valid, rule)[inner] | ~pixels.valid[inner])
+        return Hidden(shaped(masked, pixels.valid, rule)[inner] | ~pixels.valid[inner])
+
+    @property
+    def _everywhere(self) -> BoolArray:
+        return np.ones(self.target.shape, bool)
 
     def _failed(self, error: SourceError) -> None:
         if not self.records:
             raise error
         warnings.warn(str(error), FailedReadWarning, stacklevel=2)
 
+
+@dataclass(frozen=True)
+class _Step:
+    """One date of a block, all its bands."""
+
+    scenes: Scenes
+    out: Array
+    status: Array | None
+    """None where one scene is all there is, and nothing is recorded."""
+
+    def fuse(self, scenes: IntArray, *, first: int) -> None:
+        """Lay scenes over each other, the first one on top; count them from the first of the date."""
+        for number, scene in enumerate(scenes.tolist()):
+            if number and self.status is not None and bool((self.status == codes.READ).all()):
+                return
+            failure = codes.failed(scene - first)
+            hidden = self.scenes.hidden(scene, failure)
+            for band in range(len(self.out)):
+                if hidden.everything:
+                    self._note(scene, band, hidden.code)
+                else:
+                    self._lay(scene, band, hidden, failure)
+
+    def _lay(self, scene: int, band: int, hidden: Hidden, failure: int) -> None:
+        status = None if self.status is None else self.status[band]
+        became = self.scenes.lay(scene, band, hidden, self.out[band], status)
+        if became != codes.READ:
+            self._note(scene, band, failure if became == codes.FAILED else became)
+            return
+        if not self.scenes.records:
+            return
+        if hidden.where is not None:
+            self._note(scene, band, hidden.code, hidden.where)
+        self._note(scene, band, codes.EMPTY, None if hidden.where is None else ~hidden.where)
+
     def _note(self, scene: int, band: int, code: int, among: BoolArray | None = None) -> None:
         """Note why pixels that a scene covers have no data."""
-        if not self.records:
+        if not self.scenes.records or self.status is None:
             return
-        layers = (band, *range(self.plan.form_of.shape[1]))
-        source = next((s for layer in layers if (s := self.plan.source(scene, layer)) is not None), None)
+        plan = self.scenes.plan
+        layers = (band, *range(plan.form_of.shape[1]))
+        source = next((s for layer in layers if (s := plan.source(scene, layer)) is not None), None)
         if source is not None:
-            inside = covered(self.windows.positions(source.form.geobox), source.form.geobox.shape.yx)
+            where = self.scenes.windows.positions(source.form.geobox)
+            inside = covered(where, source.form.geobox.shape.yx)
             codes.note(self.status[band], inside if among is None else inside & among, code)

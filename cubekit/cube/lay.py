@@ -104,7 +104,7 @@ class Recode:
         return self.exact and self.nodata != self.coding.nodata
 
 
-def lay(loaded: Loaded, rule: Recode, out: Array, status: Array, hidden: BoolArray | None) -> None:
+def lay(loaded: Loaded, rule: Recode, out: Array, status: Array | None, hidden: BoolArray | None) -> None:
     """Fill the pixels of a block that lack data and are not hidden.
 
     Parameters
@@ -115,8 +115,9 @@ def lay(loaded: Loaded, rule: Recode, out: Array, status: Array, hidden: BoolArr
         How they become those of the cube.
     out : numpy.ndarray
         Shape (y, x), in the dtype of the cube; changed in place.
-    status : numpy.ndarray of uint8
-        Same shape; pixels that get data become :data:`cubekit.cube.status.READ`, which are left alone.
+    status : numpy.ndarray of uint8 or None
+        Same shape; pixels that get data become :data:`cubekit.cube.status.READ`, which are left alone. None
+        where the whole block lacks data still, and nobody asks afterwards.
     hidden : numpy.ndarray of bool or None
         Pixels that the mask takes out.
 
@@ -128,11 +129,12 @@ def lay(loaded: Loaded, rule: Recode, out: Array, status: Array, hidden: BoolArr
     if lay_numba.lay(loaded, rule, out, status, hidden):
         return
     pixels = _sampled(loaded)
-    take = pixels.valid & (status != READ)
+    take = pixels.valid if status is None else pixels.valid & (status != READ)
     if hidden is not None:
-        take &= ~hidden
+        take = take & ~hidden
     np.copyto(out, recode(rule, pixels.values, take), where=take)
-    status[take] = READ
+    if status is not None:
+        status[take] = READ
 
 
 def _sampled(loaded: Loaded) -> Pixels:

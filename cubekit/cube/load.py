@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pyproj import Transformer
 
-from cubekit.cube.blocks import Chunks, map_blocks, normalise
+from cubekit.cube.blocks import Chunks, held_in, map_blocks, normalise, pair
 from cubekit.cube.choice import CLOUD_COVER
 from cubekit.cube.contract import DIMS, MAIN, Encoding
 from cubekit.cube.encodings import common_encoding, harmonise, shifts
@@ -293,13 +293,9 @@ def dataset_of(plan: Plan, attrs: Mapping[str, Any]) -> xr.Dataset:
         name=f"cube-{token}",
     )
     status = None
-    if records:  # blocks of `array` are pairs
-        status = map_blocks(
-            _second, array, chunks=plan.chunks, dtype=np.uint8, options={}, name=f"status-{token}"
-        )
-        array = map_blocks(
-            _first, array, chunks=plan.chunks, dtype=plan.encoding.dtype, options={}, name=f"values-{token}"
-        )
+    if records:
+        names, dtypes = (f"values-{token}", f"status-{token}"), (plan.encoding.dtype, np.uint8)
+        array, status = pair(array, dtypes=dtypes, names=names)
     space = xr_coords(plan.grid, dims=("y", "x"))
     data = xr.DataArray(
         array,
@@ -312,6 +308,26 @@ def dataset_of(plan: Plan, attrs: Mapping[str, Any]) -> xr.Dataset:
         most = int(np.bincount(plan.time_of).max())
         cube[STATUS] = xr.DataArray(status, data.coords, DIMS, attrs=status_attrs(most))
     return cube
+
+
+def plan_behind(array: Any) -> Plan | None:
+    """Return the plan of an opened cube to which nothing has been done since.
+
+    Parameters
+    ----------
+    array : dask.array.Array or numpy.ndarray
+        Main variable of any cube.
+
+    Returns
+    -------
+    Plan or None
+        None for parts of cubes, and for whatever was computed from one.
+    """
+    kind, _, token = getattr(array, "name", "").partition("-")
+    if kind not in {"cube", "values"}:
+        return None
+    plan = held_in(array.dask.layers.get(f"plan-{token}"))
+    return plan if isinstance(plan, Plan) and array.chunks == plan.chunks else None
 
 
 def _cover(items: "Sequence[pystac.Item]") -> tuple[float | None, ...]:
@@ -332,11 +348,3 @@ def _cloud_cover(plan: Plan) -> dict[str, Any]:
     mean = np.divide(total, number, out=np.full(count, np.nan), where=number > 0)
     attrs = {"long_name": "cloud cover that the items state", "units": "percent"}
     return {CLOUD_COVER: ("time", mean, attrs)}
-
-
-def _first(pair: tuple[Array, Array]) -> Array:
-    return pair[0]
-
-
-def _second(pair: tuple[Array, Array]) -> Array:
-    return pair[1]

@@ -11,6 +11,7 @@ from dask.utils import parse_bytes
 
 from cubekit.cube.ahead import AHEAD_BYTES
 from cubekit.cube.blocks import Chunks, working_bytes
+from cubekit.cube.direct import Direct
 from cubekit.cube.plan import MISSING, Plan
 from cubekit.cube.reader import MAX_WINDOW
 from cubekit.cube.reads import scale_of
@@ -25,6 +26,8 @@ _PLACED = 4  # masks, and what is picked
 _RECODED = 20  # stored numbers as int64 or float64, while they are shifted or decoded
 _REPROJECTED = 48  # rows, columns and their whole numbers, a pair for each pixel
 _WEIGHED = 28  # sums and weights of kernels
+
+_PARTS = ("values", "status", "composite", "observations")  # of pairs, taken out of them: nothing new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +70,15 @@ def bytes_of(memory: int | str) -> int:
         ) from error
 
 
-def block_memory(graph: Any, loads: Mapping[str, Plan], final: Iterable[str]) -> BlockMemory:
+def block_memory(graph: Any, readers: Mapping[str, Plan | Direct], final: Iterable[str]) -> BlockMemory:
     """Find the step of a graph in which one block takes the most memory.
 
     Parameters
     ----------
     graph : dask.highlevelgraph.HighLevelGraph
         Of the whole computation.
-    loads : mapping
-        Name of each layer that reads files, and its plan.
+    readers : mapping
+        Name of each layer that reads files, and what it goes by.
     final : iterable of str
         Names of the layers whose blocks are the result.
 
@@ -86,9 +89,11 @@ def block_memory(graph: Any, loads: Mapping[str, Plan], final: Iterable[str]) ->
     """
     held: dict[str, int] = {}
     for name, layer in graph.layers.items():
-        step = "reading" if name in loads else name.rsplit("-", 1)[0].strip("_")
+        if name.rsplit("-", 1)[0] in _PARTS:
+            continue
+        step = "reading" if name in readers else name.rsplit("-", 1)[0].strip("_")
         sources = [graph.layers[other] for other in graph.dependencies[name]]
-        working = reading_bytes(loads[name]) if name in loads else _working(name, layer, sources)
+        working = reading_bytes(readers[name]) if name in readers else _working(name, layer, sources)
         held[step] = max(held.get(step, 0), working + _bytes(layer))
     heaviest = max(held, key=lambda step: held[step])
     written = 2 * sum(_bytes(graph.layers[name]) for name in final)
@@ -106,31 +111,43 @@ def _working(name: str, layer: Any, sources: list[Any]) -> int:
     return inputs + working_bytes(name.rsplit("-", 1)[0], _shape(largest), _dtype(largest).itemsize)
 
 
-def reading_bytes(plan: Plan) -> int:
+def reading_bytes(reader: Plan | Direct) -> int:
     """Count what reading holds beside the block itself.
 
     Parameters
     ----------
-    plan : Plan
-        Of a cube.
+    reader : Plan or Direct
+        Of a cube, or of a composite that is made while its scenes are read.
 
     Returns
     -------
     int
         Bytes: for the largest block, one window of the heaviest asset as NumPy holds it and, decoded, as kept
-        tiles or GDAL's cache hold it, and the arrays by which it is placed, recoded or resampled.
+        tiles or GDAL's cache hold it, the arrays by which it is placed, recoded or resampled, and those that
+        tell what became of each pixel.
     """
+    plan = reader if isinstance(reader, Plan) else reader.reading
     rows, cols = max(plan.chunks[2]), max(plan.chunks[3])
-    area, bands = rows * cols, len(plan.bands)
     heaviest = 0.0
     for layer in range(plan.form_of.shape[1]):
         for number in np.unique(plan.form_of[:, layer]):
             if number != MISSING:
                 heaviest = max(heaviest, _reading(plan, int(number), layer, (rows, cols)))
-    dates = max(plan.chunks[0]) if plan.on_error == "record" else 1
-    status = area * bands * dates  # what became of each pixel
+    if isinstance(reader, Plan):
+        dates = max(plan.chunks[0]) if plan.on_error == "record" else 1
+        each = len(plan.bands) * dates + 1  # what became of each pixel, and which are masked
+    else:
+        each = _reducing(reader)
     ahead = (AHEAD_BYTES + CACHE_BYTES // 2) * any(is_remote(href) for row in plan.hrefs[:1] for href in row)
-    return ceil(heaviest) + status + area + ahead  # area: which are masked
+    return ceil(heaviest) + rows * cols * each + ahead
+
+
+def _reducing(direct: Direct) -> int:
+    """Count bytes for each pixel: one band of a period, its masks, which are data, and how many are."""
+    plan, longest = direct.reading, direct.longest
+    size = np.dtype(plan.encoding.dtype).itemsize
+    masks = longest * int(np.bincount(plan.time_of).max()) if plan.mask is not None else 0
+    return longest * (size + 3) + masks + size + 1 + 2 * max(map(len, direct.groups))
 
 
 def _reading(plan: Plan, number: int, layer: int, shape: tuple[int, int]) -> float:

@@ -1,6 +1,6 @@
 """Calendars of composites: which dates belong to which period."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -15,6 +15,9 @@ Reference: TypeAlias = Literal["start", "middle", "end"]
 
 Date: TypeAlias = str | np.datetime64 | None
 """One end of a calendar."""
+
+Groups: TypeAlias = tuple[tuple[int, ...], ...]
+"""For each block along time, how many dates each of its periods has."""
 
 MAX_PERIODS = 10_000
 """Longest calendar: over 27 years of days."""
@@ -251,3 +254,46 @@ def members(calendar: Calendar, times: pd.DatetimeIndex) -> tuple[IntArray, list
     order = order[inside[order]]
     counts = np.bincount(period[order], minlength=len(calendar))
     return order, counts.tolist()
+
+
+def groups_of(counts: Sequence[int], size: int) -> Groups:
+    """Put whole periods together into blocks; none is without any date.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Dates of each period.
+    size : int
+        How many dates a block has, about.
+
+    Returns
+    -------
+    tuple of tuple of int
+        Dates of the periods of each block.
+    """
+    groups: list[list[int]] = [[]]
+    for count in counts:
+        if count and sum(groups[-1]) and sum(groups[-1]) + count > size:
+            groups.append([])
+        groups[-1].append(count)
+    return tuple(tuple(group) for group in groups)
+
+
+def spans(counts: Iterable[int]) -> Iterator[tuple[int, slice]]:
+    """Find the dates of each period of a block that has any.
+
+    Parameters
+    ----------
+    counts : iterable of int
+        Dates of each period.
+
+    Yields
+    ------
+    tuple
+        Number of the period, and its dates within the block.
+    """
+    start = 0
+    for step, count in enumerate(counts):
+        if count:
+            yield step, slice(start, start + count)
+        start += count

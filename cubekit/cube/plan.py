@@ -1,14 +1,14 @@
 """The plan of a cube: which scene gives which pixels. Plain tables, made without opening files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from cubekit.cube.blocks import Chunks
 from cubekit.cube.contract import Encoding
+from cubekit.cube.project import project
 from cubekit.cube.quality import MaskRule
 from cubekit.cube.reader import Form, Source
 from cubekit.typing import Array, FloatArray, IntArray
@@ -149,6 +149,50 @@ class Plan:
         touches = (top < rows.stop) & (bottom > rows.start) & (left < cols.stop) & (right > cols.start)
         return np.asarray(first + np.flatnonzero(touches))
 
+    def taking(
+        self,
+        scenes: IntArray,
+        *,
+        times: Array,
+        time_of: IntArray,
+        chunks: Chunks,
+        dropped: tuple[str, ...] = (),
+    ) -> "Plan":
+        """Return the plan of some of the scenes.
+
+        Parameters
+        ----------
+        scenes : numpy.ndarray of int
+            Their numbers, in the order of their new time steps.
+        times : numpy.ndarray of datetime64[ns]
+            Of the time steps that there are now.
+        time_of : numpy.ndarray of int
+            Time step of each scene, increasing.
+        chunks : tuple of tuple of int
+            Sizes of the blocks.
+        dropped : tuple of str, optional
+            Identifiers of items that are not read.
+
+        Returns
+        -------
+        Plan
+            On the same grid, with the same forms.
+        """
+        return replace(
+            self,
+            times=times,
+            time_of=time_of.astype(np.int32),
+            chunks=chunks,
+            scenes=tuple(self.scenes[scene] for scene in scenes),
+            hrefs=tuple(self.hrefs[scene] for scene in scenes),
+            assets=tuple(self.assets[scene] for scene in scenes),
+            form_of=self.form_of[scenes],
+            bounds=self.bounds[scenes],
+            cover=tuple(self.cover[scene] for scene in scenes) if self.cover else (),
+            shifts=self.shifts[scenes],
+            dropped=dropped,
+        )
+
 
 def bounds_on(source: GeoBox, target: GeoBox) -> tuple[int, int, int, int]:
     """Return the rows and columns of a grid that another one may cover.
@@ -169,7 +213,7 @@ def bounds_on(source: GeoBox, target: GeoBox) -> tuple[int, int, int, int]:
     x, y = _outline(source)
     margin = 0.0
     if source.crs != target.crs:
-        x, y = _transformer(str(source.crs), str(target.crs)).transform(x, y)
+        x, y = project(str(source.crs), str(target.crs), x, y)
         margin = 2.0
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return 0, 0, height, width  # reaches beyond the domain of the target's CRS: let each block look
@@ -191,13 +235,6 @@ def _outline(box: GeoBox) -> tuple[FloatArray, FloatArray]:
     rows = np.concatenate([np.zeros_like(t), t, np.ones_like(t), t]) * height
     a = box.transform
     return a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
-
-
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    from pyproj import Transformer
-
-    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def default_chunks(times: int, bands: int, shape: tuple[int, int], itemsize: int) -> tuple[int, int, int]:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.highlevelgraph import HighLevelGraph
 
+from cubekit.cube.blocks import held_in
 from cubekit.cube.composite import composite
 from cubekit.cube.contract import RECIPE
+from cubekit.cube.direct import Direct
 from cubekit.cube.fill import fill_gaps
 from cubekit.cube.indices import add_indices
 from cubekit.cube.load import dataset_of
@@ -62,14 +64,29 @@ def plans_in(graph: HighLevelGraph) -> dict[str, Plan]:
     dict
         By the name of the layer that reads with each.
     """
-    plans: dict[str, Plan] = {}
+    return {
+        name: found if isinstance(found, Plan) else found.plan for name, found in readers_in(graph).items()
+    }
+
+
+def readers_in(graph: HighLevelGraph) -> dict[str, Plan | Direct]:
+    """Find the layers of a graph that read files.
+
+    Parameters
+    ----------
+    graph : dask.highlevelgraph.HighLevelGraph
+        As for `plans_in`.
+
+    Returns
+    -------
+    dict
+        Name of each layer, and what it goes by: a plan; or a composite made straight from one.
+    """
+    readers: dict[str, Plan | Direct] = {}
     for name, layer in graph.layers.items():
-        held = (
-            next(iter(layer.values())) if isinstance(layer, MaterializedLayer) and len(layer) == 1 else None
-        )
-        if isinstance(found := getattr(held, "value", held), Plan):
-            plans |= dict.fromkeys(graph.dependents[name], found)
-    return plans
+        if isinstance(found := held_in(layer), Plan | Direct):
+            readers |= dict.fromkeys(graph.dependents[name], found)
+    return readers
 
 
 def replay(plan: Plan, attrs: Mapping[str, Any], steps: Sequence[Step]) -> xr.Dataset:

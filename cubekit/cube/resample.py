@@ -6,16 +6,15 @@ each scan line of the block that it is given, which moves nearest neighbours bet
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from cubekit.cube.compiled import is_on
+from cubekit.cube.project import project
 from cubekit.typing import Array, BoolArray, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from pyproj import Transformer
 
 Resampling: TypeAlias = Literal["nearest", "bilinear", "cubic", "average", "mode", "min", "max"]
 """How values between pixels are found; the last five run in GDAL."""
@@ -25,6 +24,7 @@ RESAMPLINGS = ("nearest", "bilinear", "cubic", "average", "mode", "min", "max")
 _Pair: TypeAlias = tuple[IntArray, IntArray]
 
 _SNAP = 1e-6  # of a pixel: positions this near to an edge are on it
+_ROUNDING = 1e-9  # of a pixel: more than float64 can move a place between two nodes beyond both
 _NODE_METRES = 1000.0  # the transformation is exact on nodes this far apart, linear between: under 0.02 m off
 _DEGREE_METRES = 111_320.0
 _HALF_TURN = 180.0
@@ -39,6 +39,120 @@ class Positions:
 
     cols: FloatArray
     """Shape (1, x) or (y, x)."""
+
+    @property
+    def on_axes(self) -> bool:
+        """Whether rows of the target are rows of the source."""
+        return bool(self.rows.shape[1] == 1 and self.cols.shape[0] == 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """Pixels of a target at which places are known; in between they are linear."""
+
+    rows: FloatArray
+    """Rows of the source at the nodes, shape (node along y, node along x)."""
+
+    cols: FloatArray
+    """Columns, same shape."""
+
+    step: int
+    """Pixels from one node to the next."""
+
+    past: tuple[int, int]
+    """How far the first row and column of the target lie behind the first nodes."""
+
+    shape: tuple[int, int]
+    """Rows and columns of the target."""
+
+    def along(self, axis: int) -> tuple[IntArray, FloatArray]:
+        """Return the node before each row (axis 0) or column of the target, and the share of the next one.
+
+        Parameters
+        ----------
+        axis : int
+            0 or 1.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Numbers of nodes, and shares from 0 to 1.
+        """
+        behind = self.past[axis] + np.arange(self.shape[axis])
+        node = np.minimum(behind // self.step, self.rows.shape[axis] - 2)
+        return node, (behind - node * self.step) / self.step
+
+    def at(self, lines: IntArray, columns: IntArray) -> Positions:
+        """Return the places of some rows and columns of the target.
+
+        Parameters
+        ----------
+        lines, columns : numpy.ndarray of int
+            Which ones.
+
+        Returns
+        -------
+        Positions
+            Every place is the same whatever others are asked for.
+        """
+        (rows, down), (cols, right) = self.along(0), self.along(1)
+        rows, down, cols, right = rows[lines], down[lines, None], cols[columns], right[columns]
+        found = []
+        for nodes in (self.rows, self.cols):
+            with np.errstate(invalid="ignore"):
+                first, second = nodes[rows], nodes[rows + 1]
+                across = first + (second - first) * down
+                first, second = across[:, cols], across[:, cols + 1]
+                found.append(first + (second - first) * right)
+        return Positions(*found)
+
+    def corners(self) -> Positions:
+        """Return the places among which are the outermost of each row and column of the source.
+
+        Returns
+        -------
+        Positions
+            At the nodes, and on the rim of the target.
+        """
+        lines, columns = (
+            np.unique([0, size - 1, *range(-past % self.step, size, self.step)])
+            for size, past in zip(self.shape, self.past, strict=True)
+        )
+        return self.at(lines, columns)
+
+
+class Meshed(Positions):
+    """Places between nodes, worked out in full only if somebody asks for them.
+
+    Parameters
+    ----------
+    nodes : Nodes
+        What is known.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        object.__setattr__(self, "nodes", nodes)
+
+    nodes: Nodes
+
+    @cached_property
+    def _full(self) -> Positions:
+        return self.nodes.at(np.arange(self.nodes.shape[0]), np.arange(self.nodes.shape[1]))
+
+    @property
+    def rows(self) -> FloatArray:
+        """Shape (y, x)."""
+        return self._full.rows
+
+    @property
+    def cols(self) -> FloatArray:
+        """Shape (y, x)."""
+        return self._full.cols
+
+    @property
+    def on_axes(self) -> bool:
+        """Never."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -109,15 +223,15 @@ def positions(source: GeoBox, target: GeoBox) -> Positions:
     while True:
         x_nodes, y_nodes = _nodes(columns, step), _nodes(lines, step)
         at = np.meshgrid((x_nodes + (x_part + 0.5)) * affine.a, (y_nodes + (y_part + 0.5)) * affine.e)
-        x, y = _transformer(str(target.crs), str(source.crs)).transform(*at)
+        x, y = project(str(target.crs), str(source.crs), *at)
         if step == 1 or not _jumps(x):
             break
         step = 1  # a jump at the 180° meridian cannot be interpolated
     found = to_pixels(source, x, y)
-    return Positions(
-        _between(found.rows, y_nodes, lines, x_nodes, columns, step=step),
-        _between(found.cols, y_nodes, lines, x_nodes, columns, step=step),
-    )
+    if step == 1:
+        return Positions(*(part[: lines.size, : columns.size] for part in (found.rows, found.cols)))
+    past = (int(lines[0] - y_nodes[0]), int(columns[0] - x_nodes[0]))
+    return Meshed(Nodes(found.rows, found.cols, step, past, target.shape.yx))
 
 
 def _numbering(origin: float, size: float) -> tuple[int, float]:
@@ -146,13 +260,6 @@ def _jumps(x: FloatArray) -> bool:
         )
 
 
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> "Transformer":
-    from pyproj import Transformer
-
-    return Transformer.from_crs(source, target, always_xy=True)
-
-
 def to_pixels(source: GeoBox, x: FloatArray, y: FloatArray) -> Positions:
     """Turn places in the CRS of a grid into places in its pixels.
 
@@ -176,26 +283,28 @@ def to_pixels(source: GeoBox, x: FloatArray, y: FloatArray) -> Positions:
     )
 
 
-def _between(
-    nodes: FloatArray,
-    y_nodes: IntArray,
-    lines: IntArray,
-    x_nodes: IntArray,
-    columns: IntArray,
-    *,
-    step: int,
-) -> FloatArray:
-    """Interpolate a field on nodes linearly, first along y, then along x."""
-    if step == 1:
-        return nodes[: lines.size, : columns.size]
-    with np.errstate(invalid="ignore"):
-        for axis, wanted, known in ((0, lines, y_nodes), (1, columns, x_nodes)):
-            index = np.minimum((wanted - known[0]) // step, known.size - 2)
-            share = (wanted - known[index]) / step
-            share = share[:, None] if axis == 0 else share[None, :]
-            first, second = np.take(nodes, index, axis=axis), np.take(nodes, index + 1, axis=axis)
-            nodes = first + (second - first) * share
-    return nodes
+def mesh_of(where: Positions, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, tuple[Any, ...]]:
+    """Return places as compiled kernels take them.
+
+    Parameters
+    ----------
+    where : Positions
+        From :func:`positions`.
+    shape : tuple of int
+        Rows and columns of the target.
+
+    Returns
+    -------
+    tuple
+        Rows and columns of the source at the nodes; then, for each row of the target, the node before it and
+        the share of the next, how far the first column is behind its node, and the step. A step of 1 means
+        that every pixel is a node.
+    """
+    if isinstance(where, Meshed):
+        nodes = where.nodes
+        return nodes.rows, nodes.cols, (*nodes.along(0), nodes.past[1], nodes.step)
+    rows, cols = (np.ascontiguousarray(np.broadcast_to(part, shape)) for part in (where.rows, where.cols))
+    return rows, cols, (np.zeros(0, np.intp), np.zeros(0), 0, 1)
 
 
 def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window | None:
@@ -215,6 +324,12 @@ def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window |
     Window or None
         None where no position falls into the source.
     """
+    if isinstance(where, Meshed):
+        corners = where.nodes.corners()
+        if covered(corners, shape).all():
+            where = corners  # what lies between them is no further out
+        elif is_on():
+            return _window_compiled(where, shape, margin)
     spans = []
     for values, size in ((where.rows, shape[0]), (where.cols, shape[1])):
         with np.errstate(invalid="ignore"):
@@ -227,10 +342,23 @@ def window_of(where: Positions, shape: tuple[int, int], margin: int) -> Window |
     for inside, values, size in spans:
         if not inside.any():
             return None
-        low, high = values[inside].min(), values[inside].max()
+        low, high = values[inside].min() - _ROUNDING, values[inside].max() + _ROUNDING
         first = int(np.clip(np.floor(low + _SNAP) - margin, 0, size - 1))
         edges.append((first, int(np.clip(np.floor(high + _SNAP) + 1 + margin, first + 1, size))))
     return Window(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
+
+
+def _window_compiled(where: "Meshed", shape: tuple[int, int], margin: int) -> Window | None:
+    """Do as `window_of`, without places of all pixels in memory."""
+    from cubekit.cube import warp_kernels
+
+    reach: Any = warp_kernels.reach
+    target = where.nodes.shape
+    first, last, left, right = (int(number) for number in reach(*mesh_of(where, target), shape, target))
+    if last < 0:
+        return None
+    top, bottom = max(first - margin, 0), min(last + 1 + margin, shape[0])
+    return Window(top, max(left - margin, 0), bottom, min(right + 1 + margin, shape[1]))
 
 
 def covered(where: Positions, shape: tuple[int, int]) -> BoolArray:
@@ -336,7 +464,7 @@ def sample_bilinear(pixels: Pixels, window: Window, where: Positions) -> Pixels:
     *r, down = neighbours(where.rows - 0.5 - window.top, weight.shape[0], kind)
     *c, right = neighbours(where.cols - 0.5 - window.left, weight.shape[1], kind)
     # On parallel axes rows are blended before columns are picked: less work, the same numbers.
-    blend = _blend_axes if where.rows.shape[1] == 1 and where.cols.shape[0] == 1 else _blend
+    blend = _blend_axes if where.on_axes else _blend
     total, share = (blend(part, (r[0], r[1]), (c[0], c[1]), down, right) for part in (weighted, weight))
     valid = sample_nearest(pixels, window, where).valid
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -129,21 +129,9 @@ def part_of(plan: Plan, scenes: Sequence[int]) -> Plan:
     renumbered[used] = np.arange(len(used), dtype=np.int32)
     longest = max(plan.chunks[0])
     times: tuple[int, ...] = normalise([longest], (len(steps),), plan.encoding.dtype)[0] if len(steps) else ()
-    return replace(
-        plan,
-        times=plan.times[steps],
-        time_of=time_of.astype(np.int32),
-        chunks=(times, *plan.chunks[1:]),
-        scenes=tuple(plan.scenes[scene] for scene in kept),
-        hrefs=tuple(plan.hrefs[scene] for scene in kept),
-        assets=tuple(plan.assets[scene] for scene in kept),
-        forms=tuple(plan.forms[number] for number in used),
-        form_of=renumbered[plan.form_of[kept]],
-        bounds=plan.bounds[kept],
-        cover=tuple(plan.cover[scene] for scene in kept) if plan.cover else (),
-        shifts=plan.shifts[kept],
-        dropped=(),
-    )
+    part = plan.taking(kept, times=plan.times[steps], time_of=time_of, chunks=(times, *plan.chunks[1:]))
+    forms = tuple(plan.forms[number] for number in used)
+    return replace(part, forms=forms, form_of=renumbered[part.form_of])
 
 
 def by_date(plan: Plan) -> Plan:

@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.warp
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 import cubekit as ck
+from cubekit.cube.resample import Resampling
 from cubekit.errors import OptionError, SourceError
 from cubekit.testing.archive import SampleArchive
 
@@ -26,6 +29,31 @@ def test_it_gives_what_compute_gives(cube: xr.Dataset) -> None:
     assert loaded["data"].encoding == cube["data"].encoding
     assert isinstance(loaded["data"].data, np.ndarray)
     assert isinstance(loaded["observations"].data, np.ndarray)
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3035"])
+def test_blocks_of_scenes_are_made_in_their_place(
+    sample_archive: SampleArchive, resampling: Resampling, crs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cubekit.cube.eager.da.store", lambda *_, **__: pytest.fail("blocks were copied"))
+    items = ck.open_items(sample_archive.items)
+    own = ck.open_cube(items, bands=["red"]).odc.geobox
+    bounds = rasterio.warp.transform_bounds(str(own.crs), crs, *own.boundingbox.bbox)
+    grid = GeoBox.from_bbox(bounds, crs, resolution=10)
+    chunks = {"time": 3, "y": 100, "x": 70}
+    cube = ck.open_cube(items, grid, bands=["red", "swir16"], chunks=chunks, resampling=resampling)
+    loaded = ck.load(cube.isel(time=slice(None)), workers=2)
+    xr.testing.assert_identical(loaded, cube.compute())
+    assert 0 < (loaded["data"] == 0).mean() < 1
+
+
+def test_a_cube_that_others_are_made_from_is_not_read_twice(
+    cube: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cubekit.cube.eager.load_block", lambda *_: pytest.fail("Dask shares these blocks"))
+    cube["double"] = cube["data"] * 2
+    xr.testing.assert_identical(ck.load(cube), cube.compute())
 
 
 def test_what_is_in_memory_is_shared(cube: xr.Dataset) -> None:
