@@ -2,6 +2,7 @@
 
 import os
 import urllib.request
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -17,6 +18,9 @@ SILENT_SECONDS: Final = 20.0
 
 MAX_WHOLE: Final = 64 * 2**20
 """Largest file that is read whole from a server that does not know ranges."""
+
+PIECE_BYTES: Final = 256 * 2**10
+"""What is handed on at once of a body that is still arriving: a tile or so."""
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS: Final = 5
@@ -38,7 +42,15 @@ class Answer(NamedTuple):
 
 
 class HttpError(OSError):
-    """The server refused, broke off, or sent something else; messages carry no query string."""
+    """The server refused, broke off, or sent something else; messages carry no query string.
+
+    Parameters
+    ----------
+    message : str
+        What happened.
+    wait : float, optional
+        Seconds that the server asks to wait.
+    """
 
     def __init__(self, message: str, *, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -53,7 +65,7 @@ def usable() -> bool:
     return not told and not ({"http", "https"} & urllib.request.getproxies().keys())
 
 
-def get_range(url: str, start: int, stop: int) -> Answer:
+def get_range(url: str, start: int, stop: int, *, take: Callable[[Answer], None] | None = None) -> Answer:
     """Ask for a part of a file.
 
     Parameters
@@ -62,11 +74,14 @@ def get_range(url: str, start: int, stop: int) -> Answer:
         Signed, if need be; http or https.
     start, stop : int
         First byte, and one past the last; a shorter file gives less.
+    take : callable, optional
+        Gets the bytes piece by piece, as soon as they are there, each with its place; what it raises ends the
+        reading.
 
     Returns
     -------
     Answer
-        At least the part, as far as the file goes.
+        At least the part, as far as the file goes; without content where `take` got it.
 
     Raises
     ------
@@ -83,7 +98,7 @@ def get_range(url: str, start: int, stop: int) -> Answer:
             raise HttpError(_said(error)) from None
         try:
             if answer.status not in _REDIRECTS:
-                return _answer(answer, start, stop)
+                return _answer(answer, start, stop, take)
             location = answer.headers.get("Location", "")
             answer.drain_conn()
         except urllib3.exceptions.HTTPError as error:
@@ -94,7 +109,9 @@ def get_range(url: str, start: int, stop: int) -> Answer:
     raise HttpError(f"more than {_MOST_REDIRECTS} redirects")
 
 
-def _answer(answer: urllib3.BaseHTTPResponse, start: int, stop: int) -> Answer:
+def _answer(
+    answer: urllib3.BaseHTTPResponse, start: int, stop: int, take: Callable[[Answer], None] | None
+) -> Answer:
     if answer.status not in {200, 206}:
         asked = answer.headers.get("Retry-After", "")
         answer.drain_conn()
@@ -104,10 +121,16 @@ def _answer(answer: urllib3.BaseHTTPResponse, start: int, stop: int) -> Answer:
     etag = answer.headers.get("ETag", "")
     etag = "" if etag.startswith("W/") else etag
     if answer.status == 206:  # noqa: PLR2004
-        content = answer.read()
         first, size = _content_range(answer.headers.get("Content-Range", ""), start)
-        if first != start or len(content) < min(stop, size) - start:
-            raise HttpError(f"asked for bytes {start} to {stop}, got {len(content)} from {first}")
+        content, found = b"", 0
+        if take is None:
+            content = answer.read()
+            found = len(content)
+        elif first == start:
+            found = _pieces(answer, Answer(start, b"", size, etag), take)
+        if first != start or found < min(stop, size) - start:
+            answer.close()
+            raise HttpError(f"asked for bytes {start} to {stop}, got {found} from {first}")
         return Answer(start, content, size, etag)
     size = int(answer.headers.get("Content-Length") or 0)
     if size > MAX_WHOLE:
@@ -117,7 +140,23 @@ def _answer(answer: urllib3.BaseHTTPResponse, start: int, stop: int) -> Answer:
     kind = answer.headers.get("Content-Type", "").split(";")[0]
     if kind == "text/html":
         raise HttpError("not recognized as a raster: the server sent text/html")
-    return Answer(0, content, len(content), etag)
+    whole = Answer(0, content, len(content), etag)
+    if take is not None:
+        take(whole)
+    return whole
+
+
+def _pieces(answer: urllib3.BaseHTTPResponse, empty: Answer, take: Callable[[Answer], None]) -> int:
+    """Hand on a body as it arrives, and count its bytes."""
+    place = empty.start
+    try:
+        while piece := answer.read(PIECE_BYTES):
+            take(empty._replace(start=place, content=piece))
+            place += len(piece)
+    except BaseException:
+        answer.close()  # what is still to come must not be taken for the answer to another request
+        raise
+    return place - empty.start
 
 
 def _content_range(text: str, start: int) -> tuple[int, int]:

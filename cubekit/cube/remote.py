@@ -53,19 +53,50 @@ MAX_REQUEST: Final = 2**30
 _KEEP_SECONDS: Final = 600.0
 _MAX_FILES: Final = 4096
 
+_Place = tuple[int, int]
+
 Key = tuple[str, str]
 """Unsigned address and signer."""
 
-_Place = tuple[int, int]
 
-
-@dataclass(eq=False)
 class _Span:
     """Bytes of a file that are here or on their way."""
 
-    start: int
-    stop: int
-    content: "Future[bytes]" = field(default_factory=Future)
+    def __init__(self, start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+        self._bytes: bytearray | bytes = b""
+        self._here = start
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def put(self, start: int, content: bytes) -> None:
+        """Take bytes that have arrived, in their order; those of other places are left out."""
+        first, last = max(start, self.start), min(start + len(content), self.stop)
+        with self._changed:
+            if (first, last) == (self.start, self.stop) and len(content) == last - first:
+                self._bytes = content
+            elif first < last:
+                if not isinstance(self._bytes, bytearray):
+                    self._bytes = bytearray(self.stop - self.start)
+                place = slice(first - self.start, last - self.start)
+                self._bytes[place] = memoryview(content)[first - start : last - start]
+            self._here = max(last, self._here)
+            self._changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell all who wait that nothing more will come."""
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    def get(self, place: _Place) -> memoryview:
+        """Wait for a part of the bytes."""
+        start, stop = place
+        with self._changed:
+            self._changed.wait_for(lambda: self._here >= stop or self._error is not None)
+            if self._here < stop and self._error is not None:
+                raise self._error
+            return memoryview(self._bytes)[start - self.start : stop - self.start]
 
 
 @dataclass(eq=False)
@@ -152,8 +183,8 @@ class Files:
         places = _places(file.head, numbers)
         if sum(stop - start for start, stop in places) > MAX_REQUEST or any(b > file.size for _, b in places):
             raise UnusualTiffError("tiles lie beyond the end of the file, or are too large")
-        contents = self._bytes(key, file, url, places, more)
-        tiles = dict(zip(numbers, contents, strict=True))
+        spans = self._spans(key, file, url, places, more)
+        tiles = {number: (span, place) for number, span, place in zip(numbers, spans, places, strict=True)}
         return _decoded(file, window, form, tiles, said), said if form.nodata is None else form.nodata
 
     def _head(self, key: Key, url: str) -> TiffFile:
@@ -196,10 +227,10 @@ class Files:
             return file
         raise UnusualTiffError("its tags do not end")
 
-    def _bytes(
+    def _spans(
         self, key: Key, file: TiffFile, url: str, places: list[_Place], more: list[_Place]
-    ) -> list[memoryview]:
-        """Return parts of a file, those that are here or on their way included."""
+    ) -> list[_Span]:
+        """Return what holds parts of a file, or will: those that are not on their way yet are asked for."""
         mine: list[_Span] = []
         with self._lock:
             lacking = _lacking(file.spans, places)
@@ -210,27 +241,25 @@ class Files:
                 mine.append(_Span(start, stop))
                 file.spans.append(mine[-1])
             found = [_find(file.spans, place) for place in places]
-        for span in mine[1:]:
+        for span in mine:
             _pool(os.getpid()).submit(self._fetch, key, file, url, span)
-        for span in mine[:1]:
-            self._fetch(key, file, url, span)
-        return [
-            memoryview(span.content.result())[start - span.start : stop - span.start]
-            for (start, stop), span in zip(places, found, strict=True)
-            if span is not None
-        ]
+        return [span for span in found if span is not None]
 
     def _fetch(self, key: Key, file: TiffFile, url: str, span: _Span) -> None:
         """Read a part of a file, and tell all who wait for it how that went."""
-        try:
-            answer = get_range(url, span.start, span.stop)
+
+        def take(answer: Answer) -> None:
             self._compare(key, file, answer)
+            span.put(answer.start, answer.content)
+
+        try:
+            get_range(url, span.start, span.stop, take=take)
         except BaseException as error:  # noqa: BLE001  (raised again where the bytes are wanted)
             with self._lock:
                 file.spans.remove(span)
-            span.content.set_exception(error)
+            span.fail(error)
         else:
-            span.content.set_result(answer.content[span.start - answer.start : span.stop - answer.start])
+            span.fail(HttpError("the answer ended too early"))  # nobody waits for ever, whatever came
             self._count(key, file, span)
 
     def _compare(self, key: Key, file: TiffFile, answer: Answer) -> None:
@@ -246,7 +275,7 @@ class Files:
     def _keep(self, key: Key, file: TiffFile, answer: Answer) -> None:
         """Keep bytes that came with the head."""
         span = _Span(answer.start, answer.start + len(answer.content))
-        span.content.set_result(answer.content)
+        span.put(answer.start, answer.content)
         file.spans.append(span)
         self._count(key, file, span)
 
@@ -263,7 +292,7 @@ class Files:
 
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001  (a forked process gets threads of its own)
-    return ThreadPoolExecutor(16, "cubekit-range")
+    return ThreadPoolExecutor(32, "cubekit-range")
 
 
 class ChangedError(HttpError):
@@ -279,15 +308,21 @@ def _checked(head: TiledTiff, band: int, check: Callable[[DatasetReader], None])
 
 
 def _decoded(
-    file: TiffFile, window: Window, form: "Form", tiles: Mapping[int, memoryview], said: float | None
+    file: TiffFile,
+    window: Window,
+    form: "Form",
+    tiles: Mapping[int, tuple[_Span, _Place]],
+    said: float | None,
 ) -> Array:
+    def content(number: int) -> memoryview:
+        span, place = tiles[number]
+        return span.get(place)
+
     coding = file.coding if tile_decode.is_on() else None
     if coding is not None and coding.native == form.dtype:
         with suppress(UnusualTiffError):  # GDAL may know what to make of it, or what is wrong
-            return read_tiles(
-                file.head, coding, window, form.band, content=tiles.__getitem__, state=file, fill=said
-            )
-    with _decoder(file.head.with_tiles(tiles, lean=True)) as data:
+            return read_tiles(file.head, coding, window, form.band, content=content, state=file, fill=said)
+    with _decoder(file.head.with_tiles({number: content(number) for number in tiles}, lean=True)) as data:
         part = ((window.top, window.bottom), (window.left, window.right))
         values: Array = data.read(form.band, window=part)
     return values

@@ -4,6 +4,7 @@ import http.server
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from cubekit.cube import reader
 from cubekit.cube.gdal import GDAL_SETTINGS
 from cubekit.cube.load import open_cube
 from cubekit.cube.reader import Form, Source, read_window
+from cubekit.cube.remote import _Span
 from cubekit.cube.resample import Window
 from cubekit.errors import MetadataMismatchError, SecurityError, SourceError
 from cubekit.testing.servers import Fault, file_server, free_port
@@ -60,6 +62,34 @@ def test_one_request_for_the_head_and_one_for_tiles_in_a_row_or_near(file: Path)
     # The second window is remembered; of the third, the first row of tiles came along with the first window.
     assert ranges[0] == "bytes=0-32767"
     assert len(ranges) == 3
+
+
+def test_bytes_are_used_while_others_are_on_their_way_and_nobody_waits_for_what_will_not_come() -> None:
+    span = _Span(100, 200)
+    whole = bytes(range(256))
+    with ThreadPoolExecutor(2) as pool:
+        early, late = pool.submit(span.get, (110, 150)), pool.submit(span.get, (150, 200))
+        span.put(90, whole[90:130])
+        assert not early.done()
+        span.put(130, whole[130:160])
+        assert bytes(early.result(timeout=10)) == whole[110:150]
+        assert not late.done()
+        span.fail(client.HttpError("broke off"))
+        with pytest.raises(client.HttpError, match="broke off"):
+            late.result(timeout=10)
+    assert bytes(span.get((100, 160))) == whole[100:160]
+    span.put(0, whole)  # from a server that does not know ranges
+    assert bytes(span.get((100, 200))) == whole[100:200]
+
+
+def test_a_body_that_arrives_in_pieces_and_breaks_off_is_asked_for_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PIECE_BYTES", 1000)
+    faults = [Fault(path="/a.tif", times=1), Fault(path="/a.tif", short=0.5, times=2)]
+    with file_server(file.parent, faults=faults) as server:
+        found = read_window(source(f"{server.url}/a.tif"), Window(300, 300, 900, 900))
+    np.testing.assert_array_equal(found.values, noise()[300:900, 300:900])
 
 
 @pytest.mark.parametrize("decoder", ["", "gdal"])

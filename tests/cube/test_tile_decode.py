@@ -167,7 +167,9 @@ def test_sparse_tiles_hold_what_gdal_says(tmp_path: Path, nodata: float | None, 
 
 def test_files_that_gdal_reads_from_other_bits_are_its_own(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", numbers("float32"), compress="deflate", NBITS=16, **TILED)
-    found, _ = read_values(source(path, "float32"), WINDOWS[0])  # half floats
+    with rasterio.open(path) as file:
+        dtype = file.dtypes[0]  # half floats are float32 before GDAL 3.11
+    found, _ = read_values(source(path, dtype), WINDOWS[0])
     np.testing.assert_array_equal(found, by_gdal(path, WINDOWS[0]))
 
 
