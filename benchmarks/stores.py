@@ -166,6 +166,16 @@ def read_cubekit(inputs: Inputs, clock: Clock) -> Facts:
     return {"check": check(values)}
 
 
+def load_cubekit(inputs: Inputs, clock: Clock) -> Facts:
+    """Open the store and load it, every chunk straight to its place."""
+    import cubekit as ck
+
+    ck.load(inputs.store().isel(y=slice(64), x=slice(64)), workers=workers())
+    with clock:
+        values = ck.load(inputs.store(), workers=workers())["data"].to_numpy()
+    return {"check": check(values)}
+
+
 def read_zarr(pipeline: str | None = None) -> Case:
     """Read the same store by zarr-python, in one call."""
 
@@ -313,6 +323,7 @@ ROWS = {
         title="Store: read it back into memory",
         cases={
             "cubekit": read_cubekit,
+            "cubekit, load": load_cubekit,
             "zarr-python": read_zarr(),
             "zarrs": read_zarr("zarrs"),
             "tensorstore": read_tensorstore,

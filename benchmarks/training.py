@@ -30,11 +30,11 @@ def from_cubekit(inputs: Inputs) -> Iterator[tuple[Any, Any]]:
 
     cube = ck.open(inputs.layout("128"))
     stream = batches(
-        cube, PatchPlan(cube, PATCH, edge="drop"), batch=BATCH, shuffle=True, labels=_labels(inputs)
+        cube, PatchPlan(cube, PATCH, edge="drop"), batch=BATCH, shuffle=True, labels=_labels(inputs), fill=0.0
     )
     while True:  # epoch after epoch
         for batch in stream:
-            yield batch["x"].nan_to_num(0.0), batch["y"]
+            yield batch["x"], batch["y"]
 
 
 def from_xbatcher(inputs: Inputs) -> Iterator[tuple[Any, Any]]:

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ _WORTH = 1 << 20  # bytes; smaller arrays come cheaply from the heap
 
 
 class Buffers:
-    """Gives out arrays, and memory again that nobody refers to any more.
+    """Gives out arrays, and memory again that nobody refers to any more; several threads may ask.
 
     Parameters
     ----------
@@ -27,6 +28,7 @@ class Buffers:
         self._make = make
         self._keep = keep
         self._held: list[Array] = []
+        self._lock = Lock()
         lone = [np.empty(1)]
         self._idle = sys.getrefcount(lone[0])  # of what only a list refers to: differs between Pythons
 
@@ -35,7 +37,8 @@ class Buffers:
         size = math.prod(shape) * dtype.itemsize
         if size < _WORTH:
             return np.empty(shape, dtype)
-        return self._memory(size).view(dtype).reshape(shape)
+        with self._lock:  # until the view refers to it
+            return self._memory(size).view(dtype).reshape(shape)
 
     def _memory(self, size: int) -> Array:
         for number in range(len(self._held)):
@@ -45,3 +48,19 @@ class Buffers:
         made = self._make(size)
         self._held = [*self._held[-self._keep + 1 :], made]
         return made
+
+
+def plain_bytes(size: int) -> Array:
+    """Return ordinary memory.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+
+    Returns
+    -------
+    numpy.ndarray
+        (size,) uint8 of any content.
+    """
+    return np.empty(size, "uint8")

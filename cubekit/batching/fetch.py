@@ -15,8 +15,9 @@ from cubekit.typing import IntArray
 AHEAD = 2
 """Blocks being read beside those that are mixed."""
 
-Load = Callable[[int, Arrays | None], tuple[Arrays, Any]]
-"""Reads a block, with the rows left by the one before; returns rows for the next one, and the block."""
+Load = Callable[[int, int, Arrays | None, ThreadPoolExecutor], tuple[Arrays, Any]]
+"""Reads a block at a place of the order, with the rows left by the one before, some of it in other threads;
+returns rows for the next one, and the block."""
 
 
 class Fetch:
@@ -46,7 +47,8 @@ class Fetch:
         self._held: dict[int, Future[tuple[Arrays, Any]]] = {}
         self._tails: dict[int, Future[tuple[Arrays, Any]]] = {}  # the last of each run that is under way
         self._next = 0
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="cubekit-read")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cubekit-read")
+        self._pieces = ThreadPoolExecutor(threads, thread_name_prefix="cubekit-piece")
 
     def __call__(self, place: int) -> Any:
         """Return the block at a place of the order, and see that those behind it are being read."""
@@ -65,7 +67,7 @@ class Fetch:
         block = int(self._blocks[place])
         run = int(self._runs[block])
         before = self._tails.get(run)
-        reading = self.pool.submit(self._read, block, before)
+        reading = self._pool.submit(self._read, place, block, before)
         if self._needed[place]:
             self._held[place] = reading
         if block + 1 < len(self._runs) and self._runs[block + 1] == run:
@@ -73,8 +75,8 @@ class Fetch:
         else:
             self._tails.pop(run, None)
 
-    def _read(self, block: int, before: Future[tuple[Arrays, Any]] | None) -> tuple[Arrays, Any]:
-        return self._load(block, None if before is None else before.result()[0])
+    def _read(self, place: int, block: int, before: Future[tuple[Arrays, Any]] | None) -> tuple[Arrays, Any]:
+        return self._load(place, block, None if before is None else before.result()[0], self._pieces)
 
     def done(self, position: int) -> None:
         """Let go of blocks that are over.
@@ -87,6 +89,11 @@ class Fetch:
         while self._freed < len(self._last) and self._last[self._freed] < position:
             self._held.pop(int(self._ending[self._freed]), None)
             self._freed += 1
+
+    def close(self) -> None:
+        """End the threads; what they have not begun is left."""
+        for pool in (self._pieces, self._pool):
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
@@ -106,10 +113,10 @@ def reading(fetch: Fetch) -> Iterator[Fetch]:
     try:
         yield fetch
     finally:
-        fetch.pool.shutdown(wait=True, cancel_futures=True)
+        fetch.close()
 
 
-def ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
+def ahead(batches: Iterator[Any], depth: int, *, finish: Callable[[Any], Any] | None = None) -> Iterator[Any]:
     """Make items in a thread before they are asked for.
 
     Parameters
@@ -118,6 +125,8 @@ def ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
         Where items come from.
     depth : int
         Items made beforehand.
+    finish : callable, optional
+        Makes what is given out of an item, in the same thread.
 
     Yields
     ------
@@ -125,12 +134,17 @@ def ahead(batches: Iterator[Any], depth: int) -> Iterator[Any]:
         The items.
     """
     end = object()
+
+    def made() -> Any:
+        item = next(batches, end)
+        return item if item is end or finish is None else finish(item)
+
     pool = ThreadPoolExecutor(1, thread_name_prefix="cubekit-batch")
     waiting: deque[Future[Any]] = deque()
     try:
-        waiting.extend(pool.submit(next, batches, end) for _ in range(depth))
+        waiting.extend(pool.submit(made) for _ in range(depth))
         while (item := waiting.popleft().result()) is not end:
-            waiting.append(pool.submit(next, batches, end))
+            waiting.append(pool.submit(made))
             yield item
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,7 +1,9 @@
 """One cube of a stream: its items, and the blocks that they are cut from."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,13 +12,38 @@ from cubekit.batching.blocks import Blocks
 from cubekit.batching.patches import PatchPlan
 from cubekit.batching.pixels import PixelPlan
 from cubekit.batching.plan import Plan
-from cubekit.batching.source import Source
+from cubekit.batching.series_kernels import put_series
+from cubekit.batching.source import Lead, Source
 from cubekit.typing import Array, IntArray
 
 Arrays = dict[str, Array]
 """Arrays by name: ``x``, ``y``, ``mask``, ``aux``, ``future``, ``doy``, ``index``."""
 
+Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Array]
+"""Makes an array of a shape and type, of any content."""
+
 _TIMED = ("x", "mask")  # what is cut along time
+_HARDLY = 1.1  # times the weight of the blocks: what samples may weigh that are put into batches at once
+_LAYER = 256 << 10  # bytes of a chunk within a block, from which on it is read by itself
+
+
+class Target(NamedTuple):
+    """Where some samples of an item go."""
+
+    item: int
+    inside: slice
+    """Which of its samples."""
+
+    batch: Arrays
+    row: int
+    """Of the first one, in the batch."""
+
+    code: int
+    """How a patch is turned."""
+
+
+Patch = tuple[Array, slice, slice, int]
+"""Where a patch goes, its rows and columns in the block, and how it is turned."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +79,34 @@ class Part:
         window = self.blocks.window
         whole = ((window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])).sum()
         return bool(area <= whole)
+
+    @cached_property
+    def layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and type of one sample, by name."""
+        first, last = self.plan.bounds("time")[0].tolist()
+        horizon = self.plan.horizon if isinstance(self.plan, PatchPlan) else 0
+        area = () if self._pixels else tuple(self.plan.input_dims[dim] for dim in ("y", "x"))
+        steps, number = (last - first - horizon,), np.dtype("int64")
+        found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+            "doy": (steps, number),
+            "index": ((), number),
+        }
+        for name, reader in self.source.readers.items():
+            lead = (*steps, *reader.lead[1:]) if name in _TIMED else reader.lead
+            found[name] = ((*lead, *area), number if name == "y" else reader.dtype)
+            if name == "x" and horizon:
+                found["future"] = ((horizon, *lead[1:], *area), reader.dtype)
+        return found
+
+    @cached_property
+    def is_light(self) -> bool:
+        """Whether all samples hardly weigh more than the blocks: then none waits in its block."""
+        window = self.blocks.window
+        area = int(((window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])).sum())
+        large = [each for name, each in self.layout.items() if name != "doy"]
+        sample = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in large)
+        whole = area * self.source.readers["x"].chunks.pixel_bytes
+        return int(self.weights.sum()) * sample <= _HARDLY * whole
 
     @cached_property
     def _by_block(self) -> list[IntArray]:
@@ -95,7 +150,9 @@ class Part:
         window[self.blocks.item] = np.arange(len(self.plan))
         return window
 
-    def load(self, block: int, above: Arrays | None) -> tuple[Arrays, int]:
+    def load(
+        self, block: int, above: Arrays | None, allocate: Allocate, *, leave: Iterable[str] = ()
+    ) -> tuple[Arrays, int]:
         """Read what is new of a block, and put it below what is known.
 
         Parameters
@@ -104,6 +161,10 @@ class Part:
             Which.
         above : dict or None
             Rows that the block before left.
+        allocate : callable
+            Gives memory for what comes from a store.
+        leave : iterable of str, optional
+            Names that are not read.
 
         Returns
         -------
@@ -113,16 +174,46 @@ class Part:
             Bytes read.
         """
         top, bottom, left, right = self.blocks.window[block].tolist()
-        fresh = int(self.blocks.fresh[block])
+        known = 0 if above is None else int(self.blocks.fresh[block]) - top
+        rows, columns = slice(top + known, bottom), slice(left, right)
         raw: Arrays = {}
         size = 0
         for name, reader in self.source.readers.items():
-            new = reader(slice(fresh, bottom), slice(left, right))
-            size += new.nbytes
-            if above is not None and fresh > top:
-                new = np.concatenate([above[name], new], axis=-2)
-            raw[name] = new
+            if name in leave:
+                continue
+            if reader.is_stored:
+                whole = allocate((*reader.lead, bottom - top, right - left), reader.dtype)
+                size += reader(rows, columns, out=whole[..., known:, :]).nbytes
+                if above is not None and known:
+                    whole[..., :known, :] = above[name]
+            else:
+                whole = reader(rows, columns)
+                size += whole.nbytes
+                if above is not None and known:
+                    whole = np.concatenate([above[name], whole], axis=-2)
+            raw[name] = whole
         return raw, size
+
+    def layers(self, block: int) -> list[Lead]:
+        """Return the dates and bands of a block that are read one after the other.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+
+        Returns
+        -------
+        list of tuple of slice
+            Empty where a block is read at once: chunks hold all dates and bands or are small, rows go on to
+            the next block, or dates are cut.
+        """
+        found = self.source.readers["x"].layers
+        top, bottom, left, right = self.blocks.window[block].tolist()
+        size = (bottom - top) * (right - left) * self.source.readers["x"].chunks.pixel_bytes
+        alone = int((self.blocks.run == self.blocks.run[block]).sum()) == 1
+        whole = not self._pixels and "time" not in self.plan.windows.dims
+        return found if alone and whole and 1 < len(found) <= size // _LAYER else []
 
     def tail(self, block: int, raw: Arrays) -> Arrays:
         """Return a copy of the rows that the next block takes over.
@@ -145,7 +236,7 @@ class Part:
         first = int(blocks.window[block + 1, 0] - blocks.window[block, 0])
         return {name: values[..., first:, :].copy() for name, values in raw.items()}
 
-    def prepared(self, block: int, raw: Arrays, seed: tuple[int, ...] | None) -> Arrays:
+    def prepared(self, block: int, raw: Arrays, seed: tuple[int, ...] | None, allocate: Allocate) -> Arrays:
         """Turn a block into series in the order given out, where pixels are asked for.
 
         Parameters
@@ -156,6 +247,8 @@ class Part:
             From :meth:`load`.
         seed : tuple of int or None
             Of the order of pixels; None keeps it.
+        allocate : callable
+            Gives memory for the series.
 
         Returns
         -------
@@ -169,15 +262,95 @@ class Part:
         mask = self.plan.mask
         chosen = None if mask is None else np.flatnonzero(mask[top:bottom, left:right])
         count = (bottom - top) * (right - left) if chosen is None else len(chosen)
-        mixed = (
-            np.arange(count) if seed is None else np.random.default_rng((*seed, 4, block)).permutation(count)
-        )
+        mixed = rows = np.arange(count)
+        if seed is not None:
+            mixed, rows = (
+                np.random.default_rng((*seed, 4, block)).permutation(count),
+                np.empty(count, "int64"),
+            )
+            rows[mixed] = np.arange(count)
         ready = {}
         for name, values in raw.items():
             flat = values.reshape(-1, values.shape[-2] * values.shape[-1])
-            series = np.ascontiguousarray((flat if chosen is None else flat[:, chosen]).T)
-            ready[name] = (series if seed is None else series[mixed]).reshape(count, *values.shape[:-2])
+            series = allocate((count, len(flat)), flat.dtype)
+            put_series(flat if chosen is None else flat[:, chosen], rows, series)
+            ready[name] = series.reshape(count, *values.shape[:-2])
         return ready | {"index": self._firsts[window] + mixed}
+
+    def put(self, targets: Iterable[Target], arrays: Arrays, *, offset: int = 0) -> None:
+        """Copy samples of a block to where they are given out.
+
+        Parameters
+        ----------
+        targets : iterable of Target
+            Where each goes.
+        arrays : dict
+            The block, from :meth:`prepared`.
+        offset : int, optional
+            Added to the numbers of the samples.
+        """
+        if not self._pixels:
+            for item, inside, batch, row, code in targets:
+                for name, values in self.samples(item, arrays, inside, code, apart=False).items():
+                    batch[name][row] = values[0]
+                batch["index"][row] += offset
+            return
+        ready = arrays | {"index": arrays["index"] + offset}
+        firsts = self._pieces[1]
+        for item, inside, batch, row, _ in targets:
+            first = int(firsts[item]) + inside.start
+            size = inside.stop - inside.start
+            for name, values in ready.items():
+                batch[name][row : row + size] = values[first : first + size]
+
+    def patches(self, block: int, targets: Iterable[Target]) -> list[Patch]:
+        """Tell which part of a block every target takes, and where it goes.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        targets : iterable of Target
+            Of patches.
+
+        Returns
+        -------
+        list of tuple
+            For :meth:`put_layer`.
+        """
+        above, before = self.blocks.window[block, [0, 2]].tolist()
+        rows, columns = self.plan.bounds("y") - above, self.plan.bounds("x") - before
+        return [
+            (batch["x"][row], slice(*rows[item].tolist()), slice(*columns[item].tolist()), code)
+            for item, _, batch, row, code in targets
+        ]
+
+    def put_layer(self, block: int, lead: Lead, patches: Iterable[Patch], allocate: Allocate) -> int:
+        """Read some dates and bands of a block, and copy them to where they are given out.
+
+        Parameters
+        ----------
+        block : int
+            Which.
+        lead : tuple of slice
+            From :meth:`layers`.
+        patches : iterable of tuple
+            From :meth:`patches`.
+        allocate : callable
+            Gives memory to read into.
+
+        Returns
+        -------
+        int
+            Bytes read.
+        """
+        top, bottom, left, right = self.blocks.window[block].tolist()
+        reader = self.source.readers["x"]
+        shape = (*(part.stop - part.start for part in lead), bottom - top, right - left)
+        values = reader(slice(top, bottom), slice(left, right), lead=lead, out=allocate(shape, reader.dtype))
+        for out, rows, columns, code in patches:
+            out[lead] = turned(values[..., rows, columns], code)
+        return values.nbytes
 
     def cut(self, block: int, raw: Arrays) -> dict[int, Arrays]:
         """Copy every patch out of a block, so that the block can go.

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -20,6 +21,9 @@ _SCENE = 512  # pixels; a chunk of one date that is as wide was written for maps
 
 Raster = xr.DataArray | Array
 
+Lead: TypeAlias = tuple[slice, ...]
+"""Part of all dimensions before rows and columns."""
+
 
 class Reader:
     """Windows of a lazy variable without Dask's scheduler, where it comes straight from a store.
@@ -34,18 +38,62 @@ class Reader:
         self._variable = variable
         self._stored = _stored_array(variable)
 
-    def __call__(self, rows: slice, columns: slice) -> Array:
-        """Read all that lies at some rows and columns."""
-        lead = (slice(None),) * (self._variable.ndim - 2)
+    def __call__(
+        self, rows: slice, columns: slice, *, lead: Lead | None = None, out: Array | None = None
+    ) -> Array:
+        """Read what lies at some rows and columns.
+
+        Parameters
+        ----------
+        rows, columns : slice
+            Where.
+        lead : tuple of slice, optional
+            Dates and bands. Default: all.
+        out : numpy.ndarray, optional
+            Takes what comes from a store.
+
+        Returns
+        -------
+        numpy.ndarray
+            Stored numbers; perhaps a view of a variable in memory.
+        """
+        lead = self._whole if lead is None else lead
         if self._stored is not None:
-            shape = self._variable.shape[:-2]
-            return self._stored[(*(slice(0, size) for size in shape), rows, columns)]
+            return self._stored.read((*lead, rows, columns), out=out)
         window = self._variable[(*lead, rows, columns)]
         if window.chunks is not None:
             window = window.compute(
                 scheduler="synchronous"
             )  # threads of our own read several windows at once
         return window.to_numpy()
+
+    @property
+    def _whole(self) -> Lead:
+        return tuple(slice(0, size) for size in self.lead)
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Number of dates and bands, or layers."""
+        return tuple(self._variable.shape[:-2])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored numbers."""
+        return np.dtype(self._variable.dtype)
+
+    @property
+    def layers(self) -> list[Lead]:
+        """Dates and bands that lie in one chunk; one entry where that is all, or is not known."""
+        if self._stored is None or self.sides is None:
+            return [self._whole]
+        steps = (range(0, size, side) for size, side in zip(self.lead, self.sides, strict=False))
+        return [
+            tuple(
+                slice(at, min(at + side, size))
+                for at, side, size in zip(first, self.sides, self.lead, strict=False)
+            )
+            for first in product(*steps)
+        ]
 
     @property
     def is_stored(self) -> bool:

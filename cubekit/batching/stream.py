@@ -1,9 +1,10 @@
 """Batches from cubes, chunk by chunk: every chunk decoded once an epoch, by threads that read ahead."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any
 
@@ -11,17 +12,17 @@ import numpy as np
 
 from cubekit.batching.augment import Augmentation
 from cubekit.batching.blocks import Blocks, plan_blocks
-from cubekit.batching.fetch import AHEAD, Fetch, reading
-from cubekit.batching.part import Arrays, Part
+from cubekit.batching.buffers import Buffers, plain_bytes
+from cubekit.batching.fetch import AHEAD, Fetch, Load, reading
+from cubekit.batching.filling import Filling
+from cubekit.batching.part import Allocate, Arrays, Part
 from cubekit.batching.patches import PatchPlan
 from cubekit.batching.pixels import PixelPlan
 from cubekit.batching.plan import Plan
 from cubekit.batching.schedule import Schedule, design_effect, schedule
 from cubekit.batching.source import Source
 from cubekit.errors import OptionError
-from cubekit.typing import Array, IntArray
-
-Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Array]
+from cubekit.typing import IntArray
 
 _PIECES = 64  # parts of a batch of pixel series that come from different places
 _ENOUGH_OF_BATCH, _ENOUGH_OF_ALL = 0.75, 0.6  # blocks held whole, per sample of a batch or of all: see apart
@@ -204,7 +205,7 @@ class BlockStream:
         shard: Shard | None = None,
         count: int | None = None,
         sharing: int = 1,
-        allocate: Allocate = np.empty,
+        allocate: Allocate | None = None,
     ) -> Iterator[Arrays]:
         """Give out the batches of one epoch.
 
@@ -221,48 +222,108 @@ class BlockStream:
         sharing : int, optional
             Streams that share the buffer.
         allocate : callable, optional
-            Makes arrays of a shape and type.
+            Makes arrays of a shape and type. Default: memory that is used again once nobody refers to it.
 
         Yields
         ------
         dict
             Arrays by name.
         """
+        allocate = self.memory() if allocate is None else allocate
         order = self.order(epoch, shard or Shard(), sharing=sharing)
         cuts = self.cuts(order, count)
-        firsts = np.concatenate([[0], cuts])[:-1]
-        ends = np.cumsum(self.weights[order.items])
         turns = None
         if self.augment and (self.augment.flip or self.augment.rotate):
             turns = self.augment.turns(len(self.weights), (self.seed, epoch))
+        ends = np.cumsum(self.weights[order.items])
+        firsts = np.concatenate([[0], cuts])[:-1]
         begin = int(firsts[start]) if start < len(cuts) else 0
         skipped = int(np.searchsorted(ends, begin, side="right"))
+        apart, filling = self.apart(sharing), None
+        whole = self.held(sharing) >= len(order.blocks)  # then nothing makes room for anything
+        if (whole or not apart) and all(part.is_light for part in self.parts):
+            apart = False
+            make = partial(self._empty, allocate)
+            filling = Filling(order, self.weights, cuts, make, start=start, turns=turns)
+        load = self._load(epoch, filling, apart=apart, held=int(self.held(sharing)))
         clock = time.perf_counter()
-        apart = self.apart(sharing)
-        with reading(self._fetch(order, epoch, skipped, apart=apart)) as fetch:
-            for first, end in zip(firsts[start:].tolist(), cuts[start:].tolist(), strict=True):
-                low, high = np.searchsorted(ends, [first, end - 1], side="right")
-                span = range(int(low), int(high) + 1)
-                pieces = [(order.items[at], order.place[at], int(ends[at])) for at in span]
-                yield self._gather(pieces, (first, end), fetch, turns, allocate, apart=apart)
-                fetch.done(int(high) + (ends[high] == end))
+        with reading(Fetch(order, self.blocks.run, load, skipped=skipped, threads=self.threads)) as fetch:
+            for number, first, end in zip(
+                range(start, len(cuts)), firsts[start:].tolist(), cuts[start:].tolist(), strict=True
+            ):
+                low, high = (int(each) for each in np.searchsorted(ends, [first, end - 1], side="right"))
+                if filling is not None:
+                    for place in np.unique(order.place[low : high + 1]).tolist():
+                        fetch(place)
+                    yield self._dated(filling.take(number))
+                else:
+                    pieces = [
+                        (order.items[at], order.place[at], int(ends[at])) for at in range(low, high + 1)
+                    ]
+                    yield self._gather(pieces, (first, end), fetch, turns, allocate, apart=apart)
+                fetch.done(high + int(ends[high] == end))
                 self.read["items"] += end - first
                 self.read["seconds"] += time.perf_counter() - clock
                 clock = time.perf_counter()
 
-    def _fetch(self, order: Schedule, epoch: int, skipped: int, *, apart: bool) -> Fetch:
+    def memory(self) -> Buffers:
+        """Return memory for batches that is used again: as many as the buffer holds at once, and some."""
+        layout = self.parts[0].layout.values()
+        size = self.batch * max(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
+        return Buffers(plain_bytes, keep=len(layout) * (8 + self.buffer // size))
+
+    def _empty(self, allocate: Allocate, count: int) -> Arrays:
+        """Return the arrays of a batch; days of the year of series come when it is given out."""
+        layout = self.parts[0].layout.items()
+        wanted = {name: each for name, each in layout if name != "doy" or not self.is_pixels}
+        return {name: allocate((count, *shape), dtype) for name, (shape, dtype) in wanted.items()}
+
+    def _dated(self, batch: Arrays) -> Arrays:
+        """Add days of the year to a batch of series."""
+        if not self.is_pixels:
+            return batch
+        cube = np.searchsorted(self._offsets, batch["index"], side="right") - 1
+        return batch | {"doy": np.stack([part.source.doy for part in self.parts]).astype("int64")[cube]}
+
+    def _load(self, epoch: int, filling: Filling | None, *, apart: bool, held: int) -> Load:
         """Return what reads the blocks of a pass."""
         cutting = Lock()  # one block at a time is there twice
+        waiting = self.threads + AHEAD + (0 if apart or filling else held)
+        memory = Buffers(plain_bytes, keep=2 * waiting)
+        seed = (self.seed, epoch) if self.shuffle else None
 
-        def load(block: int, above: Arrays | None) -> tuple[Arrays, Any]:
-            tail, ready = self.load(block, above, (self.seed, epoch))
-            if not apart:
-                return tail, ready
+        def load(
+            place: int, block: int, above: Arrays | None, pool: ThreadPoolExecutor
+        ) -> tuple[Arrays, Any]:
             part, own = self._block_of(block)
-            with cutting:
-                return tail, part.cut(own, ready)
+            layers = part.layers(own) if filling else []
+            raw, fresh = part.load(own, above, memory, leave=("x",) if layers else ())
+            tail = part.tail(own, raw)
+            ready: Any = None
+            if apart:
+                with cutting:
+                    ready = part.cut(own, raw)
+            elif filling is None:
+                ready = part.prepared(own, raw, seed, memory)
+            else:
+                targets = list(filling.targets(place, first_item=self._first_item(part)))
+                part.put(targets, part.prepared(own, raw, seed, memory), offset=self._offset(part))
+                if layers:
+                    put = partial(part.put_layer, own, patches=part.patches(own, targets), allocate=memory)
+                    fresh += sum(pool.map(put, layers))
+            self.read["blocks"] += 1
+            self.read["bytes"] += fresh
+            return tail, ready
 
-        return Fetch(order, self.blocks.run, load, skipped=skipped, threads=self.threads)
+        return load
+
+    def _first_item(self, part: Part) -> int:
+        """Return the number of the first item of a cube."""
+        return int(self._firsts[self.parts.index(part)])
+
+    def _offset(self, part: Part) -> int:
+        """Return the number of the first sample of a cube."""
+        return int(self._offsets[self.parts.index(part)])
 
     def _gather(
         self,
@@ -288,7 +349,7 @@ class BlockStream:
                 if name not in out:
                     out[name] = allocate((span[1] - span[0], *values.shape[1:]), values.dtype)
                 out[name][at : at + len(values)] = values
-            out["index"][at : at + inside.stop - inside.start] += self._offsets[self.parts.index(part)]
+            out["index"][at : at + inside.stop - inside.start] += self._offset(part)
             at += inside.stop - inside.start
         return out
 
@@ -314,31 +375,6 @@ class BlockStream:
     def _block_of(self, block: int) -> tuple[Part, int]:
         number = int(np.searchsorted(self._block_firsts, block, side="right")) - 1
         return self.parts[number], int(block - self._block_firsts[number])
-
-    def load(self, block: int, above: Arrays | None, seed: tuple[int, ...]) -> tuple[Arrays, Arrays]:
-        """Read one block.
-
-        Parameters
-        ----------
-        block : int
-            Which.
-        above : dict or None
-            Rows that the block before left, where this one follows it in a run.
-        seed : tuple of int
-            Of the order of pixels.
-
-        Returns
-        -------
-        tail : dict
-            Rows for the next block of the run, by name.
-        ready : dict
-            All arrays by name: rows and columns last, or series in the order given out.
-        """
-        part, own = self._block_of(block)
-        raw, fresh = part.load(own, above)
-        self.read["blocks"] += 1
-        self.read["bytes"] += fresh
-        return part.tail(own, raw), part.prepared(own, raw, seed if self.shuffle else None)
 
     def spread(self) -> float:
         """Return the design effect of an epoch: see :func:`cubekit.batching.schedule.design_effect`.

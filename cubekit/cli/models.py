@@ -67,8 +67,8 @@ def train(  # noqa: PLR0913
     """
     from cubekit.batching.extract import extract
     from cubekit.pipeline.training import save_with_curves, tell_scores
-    from cubekit.training.bundle import model_folder
     from cubekit.training.checks import check_fit_options, check_network
+    from cubekit.training.folder import model_folder
 
     _import_plugins(plugin)
     opened = cubekit.open(cube)

@@ -32,8 +32,20 @@ def _is_installed() -> bool:
     return find_spec("numba") is not None
 
 
-@lru_cache(maxsize=8)
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+@lru_cache(maxsize=16)
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile a kernel on its first call, kept on disk where a folder can be written.
+
+    Parameters
+    ----------
+    function : callable
+        Plain loops over arrays; no Python object is touched, so other threads go on meanwhile.
+
+    Returns
+    -------
+    callable
+        The same, compiled.
+    """
     from numba import njit
 
     try:
@@ -61,7 +73,7 @@ def median(values: Array, fill: Any, beside: Any, network: tuple[tuple[int, int]
     """
     kind = values.dtype.type
     pairs = np.array(network, np.int64).reshape(-1, 2)
-    _compiled(_median)(values, kind(fill), kind(np.iinfo(kind).max), kind(beside), pairs, out)
+    compiled(_median)(values, kind(fill), kind(np.iinfo(kind).max), kind(beside), pairs, out)
 
 
 def _median(  # noqa: PLR0917
@@ -90,7 +102,8 @@ def _median(  # noqa: PLR0917
             if count == 0:
                 out[start + j] = fill
                 continue
-            one, other = stack[(count - 1) // 2, j], stack[count // 2, j]
+            # By unsigned numbers: signed ones are asked each time whether they count from the end.
+            one, other = stack[np.uint64((count - 1) >> 1), j], stack[np.uint64(count >> 1), j]
             # Without the sum, which may leave the range of the type; halves go to the even neighbour.
             floor = (one & other) + ((one ^ other) >> 1)
             value = floor + ((one ^ other) & 1 & floor)
@@ -111,7 +124,7 @@ def geomedian(values: FloatArray, tolerance: float, steps: int, out: FloatArray)
     out : numpy.ndarray
         float64, shape (band, pixel), NaN where there is no date; changed in place.
     """
-    _compiled(_geomedian)(values, tolerance, steps, out)
+    compiled(_geomedian)(values, tolerance, steps, out)
 
 
 def _geomedian(  # noqa: C901, PLR0912

@@ -95,6 +95,12 @@ def composite(  # noqa: PLR0913
     UnknownNameError
         For an unknown index.
 
+    Notes
+    -----
+    A cube as `open_cube` gave it is never held whole: where each band is taken for itself, blocks of local
+    files are 512 pixels a side at most, and scenes are read and reduced in one go, band by band (see
+    :mod:`cubekit.cube.direct`).
+
     References
     ----------
     See :mod:`cubekit.cube.geomedian` and :mod:`cubekit.cube.choice`.
@@ -110,19 +116,13 @@ def composite(  # noqa: PLR0913
         raise CubeError(
             f"No date of the cube ({times[0]} to {times[-1]}) lies between {edges[0]} and {edges[1]}."
         )
-    ages = calendar.ages(times[order], reference)
-    used = cube.isel(time=slice(order[0], order[-1] + 1))
-    if not np.array_equal(order, np.arange(order[0], order[-1] + 1)):
-        # Along whole time axes, or picking dates would cut blocks into slices.
-        used = (cube.chunk(time=-1) if is_lazy(cube[MAIN].data) else cube).isel(time=order)
-    nodata = encoding_of(used[MAIN]).nodata
+    nodata = encoding_of(cube[MAIN]).nodata
     if nodata is None:
         raise CubeError("The cube has no nodata value (_FillValue), which periods without observations need.")
-    tables = {"source": order.astype(np.int32), "age_days": ages}
-    direct = reduced(cube[MAIN].data, order, counts, how=how, nodata=nodata)
-    if direct is not None:
-        made = dict(zip((MAIN, "observations"), direct, strict=True))
-    else:
+    made = _from_scenes(cube[MAIN], order, counts, how, nodata)
+    if made is None:
+        used = _used(cube, order)
+        tables = {"source": order.astype(np.int32), "age_days": calendar.ages(times[order], reference)}
         chooser = make_chooser(used, how, index) if how in CHOICES else None
         made = _made(used[MAIN], counts, how, chooser, {name: tables[name] for name in wanted})
     name = f"max_index {index}" if how == "max_index" else how
@@ -135,6 +135,23 @@ def composite(  # noqa: PLR0913
     begin = calendar.starts[0] if start is None and not pool_years else start
     stop = times[-1] if end is None else end
     return noted(result, "composite", **options, start=None if begin is None else str(begin), end=str(stop))
+
+
+def _from_scenes(
+    data: xr.DataArray, order: IntArray, counts: list[int], how: str, nodata: float
+) -> dict[str, Any] | None:
+    """Make all variables straight from the scenes of an opened cube, where that can be done."""
+    pair = reduced(data.data, order, counts, how=how, nodata=nodata)
+    return None if pair is None else dict(zip((MAIN, "observations"), pair, strict=True))
+
+
+def _used(cube: xr.Dataset, order: IntArray) -> xr.Dataset:
+    """Pick dates, in the order of their periods."""
+    run = slice(order[0], order[-1] + 1)
+    if np.array_equal(order, np.arange(run.start, run.stop)):
+        return cube.isel(time=run)
+    # Along whole time axes, or picking dates would cut blocks into slices.
+    return (cube.chunk(time=-1) if is_lazy(cube[MAIN].data) else cube).isel(time=order)
 
 
 def _wanted(layers: Iterable[str], how: str) -> list[str]:

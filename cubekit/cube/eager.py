@@ -1,22 +1,39 @@
 """A lazy cube into memory, each block straight to its place."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import dask
 import dask.array as da
-import dask.threaded
 import numpy as np
 import xarray as xr
 from dask.base import is_dask_collection
+from dask.system import CPU_COUNT
 
 from cubekit.cube.fuse import load_block
 from cubekit.cube.load import plan_behind
-from cubekit.cube.plan import Plan
 from cubekit.errors import check_kind
 from cubekit.progress import Advance
 from cubekit.progress import progress as show
 from cubekit.typing import Array
+
+Window: TypeAlias = tuple[slice, ...]
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """An array on disk that puts parts of itself right into their place."""
+
+    shape: tuple[int, ...]
+
+    def pieces(self) -> Iterable[Window]:
+        """Windows to read, in any order, which together are the whole array."""
+
+    def read(self, window: Window, *, out: Array) -> Array:
+        """Read a window into ``out``."""
 
 
 def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None = None) -> xr.Dataset:
@@ -24,7 +41,7 @@ def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None 
 
     The same values as ``cube.compute()``. That keeps every block until the last one is there and then copies
     them all, one after the other; this puts each block into the result as soon as it is made, so there is no
-    second copy of everything. Blocks of scenes are even made in their place.
+    second copy of everything. Blocks of scenes, and variables of a store, are even made in their place.
 
     Parameters
     ----------
@@ -53,41 +70,54 @@ def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None 
     check_kind("cube", cube, xr.Dataset, "pass what open_cube() returns")
     lazy = {str(name): found.data for name, found in cube.variables.items() if is_dask_collection(found.data)}
     arrays = {name: np.empty(found.shape, found.dtype) for name, found in lazy.items()}
-    blocks = sum(math.prod(found.numblocks) for found in lazy.values())
-    options: dict[str, Any] = {} if workers is None else {"num_workers": workers}
-    with show("load", blocks, unit="blocks", enabled=progress) as advance:
-        plans = _plans(lazy)
-        for name, plan in plans.items():
-            _read(plan, arrays[name], advance, options)
-        targets = [_Target(array, advance) for name, array in arrays.items() if name not in plans]
-        if targets:
-            sources = [found for name, found in lazy.items() if name not in plans]
-            da.store(sources, targets, lock=False, scheduler="threads", **options)  # type: ignore[arg-type]
+    found = {name: list(_pieces(name, lazy, arrays[name])) for name in lazy}
+    pieces = [piece for every in found.values() for piece in every]
+    others = {name: data for name, data in lazy.items() if not found[name]}
+    blocks = sum(math.prod(other.numblocks) for other in others.values())
+    threads = workers or dask.config.get("num_workers", None) or CPU_COUNT
+    with show("load", blocks + len(pieces), unit="blocks", enabled=progress) as advance:
+        _make(pieces, threads, advance)
+        if others:
+            targets: list[Any] = [_Target(arrays[name], advance) for name in others]
+            da.store([*others.values()], targets, lock=False, scheduler="threads", num_workers=threads)
     return cube.assign({name: cube[name].copy(data=array) for name, array in arrays.items()})
 
 
-def _plans(lazy: Mapping[str, Any]) -> dict[str, Plan]:
-    """Return the plans of variables that are read from scenes as they are, and by nobody else."""
-    plans: dict[str, Plan] = {}
-    for name, array in lazy.items():
-        shared = any(array.name in other.dask.layers for key, other in lazy.items() if key != name)
-        plan = None if shared else plan_behind(array)
-        if plan is not None and plan.on_error != "record":  # which gives pairs of blocks
-            plans[name] = plan
-    return plans
+def _pieces(name: str, lazy: Mapping[str, Any], out: Array) -> Iterator[Callable[[], object]]:
+    """Yield what makes a variable piece by piece in its place; nothing where Dask has to put it together."""
+    data = lazy[name]
+    source = _stored(data)
+    if source is not None:
+        yield from (partial(source.read, at, out=out[at]) for at in source.pieces())
+        return
+    shared = any(data.name in other.dask.layers for key, other in lazy.items() if key != name)
+    plan = None if shared else plan_behind(data)
+    if plan is None or plan.on_error == "record":  # which gives pairs of blocks
+        return
+    for block in np.ndindex(*map(len, plan.chunks)):
+        times, rows, cols = plan.region(block)
+        yield partial(load_block, plan, block, out[times, :, rows, cols])
 
 
-def _read(plan: Plan, out: Array, advance: Advance, options: Mapping[str, Any]) -> None:
-    """Let every block of a cube be made in its place: memory is touched once."""
-    blocks = list(np.ndindex(*map(len, plan.chunks)))
+def _make(pieces: list[Callable[[], object]], threads: int, advance: Advance) -> None:
+    with ThreadPoolExecutor(threads, "cubekit-load") as pool:
+        made = [pool.submit(piece) for piece in pieces]
+        try:
+            for done in as_completed(made):
+                done.result()
+                advance()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def fill(number: int) -> None:
-        times, rows, cols = plan.region(blocks[number])
-        load_block(plan, blocks[number], out[times, :, rows, cols])
-        advance()
 
-    tasks = {("load", number): (fill, number) for number in range(len(blocks))}
-    dask.threaded.get(tasks, list(tasks), **options)
+def _stored(data: Any) -> Stored | None:
+    """Return what a lazy array reads, where it is all of it, unchanged."""
+    layers = data.dask.layers
+    if len(layers) != 1:
+        return None
+    (layer,) = layers.values()
+    found = [each for each, _ in getattr(layer, "indices", ()) if isinstance(each, Stored)]
+    return found[0] if len(found) == 1 and found[0].shape == data.shape else None
 
 
 class _Target:

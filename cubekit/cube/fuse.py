@@ -9,10 +9,10 @@ from odc.geo.geobox import GeoBox
 
 from cubekit.cube import status as codes
 from cubekit.cube.ahead import Windows
+from cubekit.cube.gdal import many_reads
 from cubekit.cube.lay import Recode, lay
 from cubekit.cube.plan import Plan
 from cubekit.cube.quality import masked_by, shaped
-from cubekit.cube.reader import many_reads
 from cubekit.cube.resample import covered
 from cubekit.errors import SourceError
 from cubekit.typing import Array, BoolArray, IntArray

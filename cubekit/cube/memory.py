@@ -122,8 +122,9 @@ def reading_bytes(reader: Plan | Direct) -> int:
     Returns
     -------
     int
-        Bytes: for the largest block, one window of the heaviest asset as GDAL and NumPy hold it, the arrays
-        by which it is placed, recoded or resampled, and those that tell what became of each pixel.
+        Bytes: for the largest block, one window of the heaviest asset as NumPy holds it and, decoded, as kept
+        tiles or GDAL's cache hold it, the arrays by which it is placed, recoded or resampled, and those that
+        tell what became of each pixel.
     """
     plan = reader if isinstance(reader, Plan) else reader.reading
     rows, cols = max(plan.chunks[2]), max(plan.chunks[3])
@@ -154,7 +155,7 @@ def _reading(plan: Plan, number: int, layer: int, shape: tuple[int, int]) -> flo
     size = np.dtype(form.dtype).itemsize
     scale = scale_of(plan, form.geobox)
     sides = [min(n * s, full) for n, s, full in zip(shape, scale, form.geobox.shape.yx, strict=True)]
-    window = min(prod(sides), MAX_WINDOW) * (2 * size + 1)  # in GDAL's cache, as an array, and what is data
+    window = min(prod(sides), MAX_WINDOW) * (2 * size + 1)  # decoded, as an array, and what is data
     placing, recoding = _REPROJECTED * (form.geobox.crs != plan.grid.crs), 0
     if layer < len(plan.bands):
         floats = np.dtype(plan.encoding.dtype).kind == "f"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, cos, radians
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -147,11 +148,22 @@ def masked_by(codes: Array, rule: MaskRule) -> BoolArray:
     """
     if codes.dtype.kind not in "ui":
         raise OptionError(f"Quality codes must be integers, found {codes.dtype}.")
+    if codes.dtype.itemsize <= 2:  # noqa: PLR2004  (few codes: each is judged once)
+        return np.asarray(_judged(rule, codes.dtype)[codes.view(f"u{codes.dtype.itemsize}")])
+    return _masked(codes, rule)
+
+
+@lru_cache(maxsize=32)
+def _judged(rule: MaskRule, dtype: "np.dtype[Any]") -> BoolArray:
+    """Tell which of all codes of a small type a rule masks."""
+    codes = np.arange(2 ** (8 * dtype.itemsize)).astype(f"u{dtype.itemsize}")
+    return _masked(codes.view(dtype), rule)
+
+
+def _masked(codes: Array, rule: MaskRule) -> BoolArray:
     if rule.kind == "bits":
-        masked = _any_flag(codes, rule.select)
-    else:
-        masked = np.isin(codes, [code for code in rule.select if _fits(code, codes.dtype)])
-    return np.asarray(masked)
+        return _any_flag(codes, rule.select)
+    return np.isin(codes, [code for code in rule.select if _fits(code, codes.dtype)])
 
 
 def _any_flag(codes: Array, flags: Iterable[int | str]) -> BoolArray:

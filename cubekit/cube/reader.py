@@ -4,26 +4,26 @@ import atexit
 import logging
 import os
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.env import setenv
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
+from cubekit.cube import tile_decode
 from cubekit.cube.conform import check_conforms
 from cubekit.cube.failures import explain, may_pass, next_step, refused
+from cubekit.cube.gdal import one_read
 from cubekit.cube.handles import Handles, Lent
 from cubekit.cube.http import usable
 from cubekit.cube.kernels import valid_in
+from cubekit.cube.local_tiff import LocalTiffs
 from cubekit.cube.remote import Files, is_remote
 from cubekit.cube.resample import (
     Pixels,
@@ -36,28 +36,13 @@ from cubekit.cube.resample import (
 )
 from cubekit.cube.tiff import UnusualTiffError
 from cubekit.errors import CubekitError, SourceError
-from cubekit.security import redact, redact_log
+from cubekit.security import redact
 from cubekit.sources import hdf, hdf4
 from cubekit.sources.access import Access
 from cubekit.sources.signing import access
 from cubekit.typing import Array
 
 _log = logging.getLogger(__name__)
-
-GDAL_SETTINGS: dict[str, str | int] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
-    "GDAL_HTTP_LOW_SPEED_TIME": "20",
-    "GDAL_VRT_ENABLE_PYTHON": "NO",
-    # Decoded tiles: those on the rim of a block are needed again for the next one (with 64 MB a load
-    # by two threads took 1.6 times the processor time). The default, a share of the memory, would fill up.
-    "GDAL_CACHEMAX": 256 * 2**20,
-}
-"""Limits of every read; the environment variables of the same names win."""
 
 MAX_TRIES = 4
 """Openings of one asset before its reading counts as failed."""
@@ -109,14 +94,10 @@ _HANDLES = Handles()
 atexit.register(_HANDLES.clear)
 
 _FILES = Files()
-
-_THREAD = threading.local()
+_LOCAL = LocalTiffs()
 
 T = TypeVar("T")
 _Values = tuple[Array, float | None]
-
-for _name in ("_base", "_env", "_err", "_io", "env"):  # what they and GDAL say has signed addresses in it
-    logging.getLogger(f"rasterio.{_name}").addFilter(redact_log)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,8 +314,11 @@ def read_values(source: Source, window: Window, around: Window | None = None) ->
     SourceError, MetadataMismatchError
         As :func:`read_onto`.
     """
+    if _is_local_tiff(source):
+        with suppress(UnusualTiffError, OSError):  # GDAL may know what to make of it, or what is wrong
+            return _read_local(source, window)
     if _by_ranges(source):
-        with suppress(UnusualTiffError):  # GDAL may know what to make of it
+        with suppress(UnusualTiffError):  # as above
             return _tries(
                 source,
                 lambda grant: _read_ranges(source, window, around, grant),
@@ -343,11 +327,21 @@ def read_values(source: Source, window: Window, around: Window | None = None) ->
     return _with_lent(source, lambda lent: _read_lent(source, window, lent))
 
 
+def _checked(source: Source) -> float | None:
+    """Check a file, and return what it says means "no data"."""
+    found = _with_lent(source, lambda lent: _conforming(source, lent).nodatavals)
+    return None if found[source.form.band - 1] is None else float(found[source.form.band - 1])
+
+
 def _read_lent(source: Source, window: Window, lent: Lent) -> _Values:
+    return _read_part(source, window, _conforming(source, lent))
+
+
+def _conforming(source: Source, lent: Lent) -> DatasetReader:
     if lent.checked is not source.form:
         check_conforms(source, lent.file)
         lent.checked = source.form
-    return _read_part(source, window, lent.file)
+    return lent.file
 
 
 def _read_part(source: Source, window: Window, file: DatasetReader) -> _Values:
@@ -390,8 +384,26 @@ def _with_lent(source: Source, use: Callable[[Lent], T]) -> T:
 
 
 def _use(name: str, source: Source, grant: Access, use: Callable[[Lent], T]) -> T:
-    with hdf.alone(source.form.drivers), _env(grant), _lent(name, source, grant) as lent:
+    with hdf.alone(source.form.drivers), one_read(grant), _lent(name, source, grant) as lent:
         return use(lent)
+
+
+def _is_local_tiff(source: Source) -> bool:
+    """Tell whether a file may be one that is decoded without GDAL."""
+    form = source.form
+    local = not is_remote(source.href)
+    return local and "GTiff" in form.drivers and form.variable is None and tile_decode.is_on()
+
+
+def _read_local(source: Source, window: Window) -> _Values:
+    grant = _sign(source, fresh=False)
+    if grant.settings or is_remote(grant.address):
+        raise UnusualTiffError("Only GDAL knows what to do with these credentials.")
+    return _LOCAL.read(_path(grant.address), window, source.form, lambda: _checked(source))
+
+
+def _path(address: str) -> str:
+    return address.removeprefix("file://")
 
 
 def _by_ranges(source: Source) -> bool:
@@ -402,20 +414,14 @@ def _by_ranges(source: Source) -> bool:
 def _read_ranges(source: Source, window: Window, around: Window | None, grant: Access) -> _Values:
     if grant.settings:
         raise UnusualTiffError("Only GDAL knows what to do with these credentials.")
-    form = source.form
-    with (
-        many_reads(),
-        _FILES.open(
-            _key(source),
-            grant.address,
-            window,
-            band=form.band,
-            check=lambda data: check_conforms(source, data),
-            expected=form,
-            around=around,
-        ) as data,
-    ):
-        return _read_part(source, window, data)
+    return _FILES.read(
+        _key(source),
+        grant.address,
+        window,
+        source.form,
+        check=lambda data: check_conforms(source, data),
+        around=around,
+    )
 
 
 def _key(source: Source) -> tuple[str, str]:
@@ -453,7 +459,7 @@ def _lent(name: str, source: Source, grant: Access) -> AbstractContextManager[Le
     """Lend the open file; what is known of it carries no signature."""
     form = source.form
     key = (source.href, source.signer or "", form.variable or "", *form.drivers)
-    path = "" if is_remote(source.href) else source.href.removeprefix("file://")
+    path = "" if is_remote(source.href) else _path(source.href)
     keep = hdf.DRIVERS.isdisjoint(form.drivers) and not grant.settings  # they hold for one opening
     return _HANDLES.borrow(key, path, lambda: _open(name, source), keep=keep)
 
@@ -463,41 +469,6 @@ def _open(name: str, source: Source) -> "DatasetReader | hdf4.GridFile":
         return hdf4.GridFile(name, source.form.variable)
     # rasterio.open takes one driver only; without any GDAL chooses by content, and opens a VRT named .tif.
     return DatasetReader(name, driver=list(source.form.drivers), sharing=False)
-
-
-def _settings() -> dict[str, str | int]:
-    return {key: value for key, value in GDAL_SETTINGS.items() if key not in os.environ}
-
-
-@contextmanager
-def many_reads() -> Iterator[None]:
-    """Set GDAL's limits once for all reads of this thread, until the block ends.
-
-    Yields
-    ------
-    None
-        Reads in between set what is particular to their file only.
-    """
-    if getattr(_THREAD, "limited", False):
-        yield
-        return
-    with rasterio.Env(**_settings()):
-        _THREAD.limited = True
-        try:
-            yield
-        finally:
-            _THREAD.limited = False
-
-
-@contextmanager
-def _env(grant: Access, **more: str) -> Iterator[None]:
-    """Set GDAL's limits, and the credentials of one file, until the block ends."""
-    if not grant.settings and not more and getattr(_THREAD, "limited", False):
-        yield
-        return
-    with rasterio.Env(**_settings(), **more):
-        setenv(**grant.settings)  # Env itself refuses keys of S3
-        yield
 
 
 def _sign(source: Source, *, fresh: bool) -> Access:
@@ -516,6 +487,5 @@ def _gdal_name(source: Source, address: str) -> str:
 
 def _forget(name: str, source: Source, grant: Access) -> None:
     """Make GDAL drop what it remembers of a file: it answers from its memory of a failure otherwise."""
-    uncached = _env(grant, CPL_VSIL_CURL_NON_CACHED="/vsi")
-    with suppress(RasterioError, OSError, ValueError), uncached, _open(name, source):
+    with suppress(RasterioError, OSError, ValueError), one_read(grant, anew=True), _open(name, source):
         pass  # GDAL drops it when the file is closed, or has failed to open

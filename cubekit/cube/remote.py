@@ -1,25 +1,35 @@
 """TIFFs on the web: the head is read once, tiles that lie near each other in one request, both kept a while.
 
 GDAL asks anew for the head of each file that it opens and for each row of tiles, and remembers failures. Here
-the bytes come through our own client, and GDAL decodes a small TIFF in memory that holds the wanted tiles.
+the bytes come through our own client. What :mod:`cubekit.cube.tile_decode` does not know, GDAL decodes from a
+small TIFF in memory that holds the wanted tiles.
 """
 
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rasterio.io import DatasetReader, MemoryFile
 
+from cubekit.cube import tile_decode
+from cubekit.cube.gdal import many_reads
 from cubekit.cube.http import Answer, HttpError, get_range
+from cubekit.cube.looks import Looks
 from cubekit.cube.resample import Window
 from cubekit.cube.tiff import ShortHeadError, TiledTiff, UnusualTiffError, parse
+from cubekit.cube.tile_decode import Coding, coding_of
+from cubekit.cube.tiles import read_tiles
+from cubekit.typing import Array
+
+if TYPE_CHECKING:
+    from cubekit.cube.reader import Form
 
 HEAD_BYTES: Final = 32 * 2**10
 """First request to a file: the tags of a COG of 10,000 pixels a side, tables of tiles included."""
@@ -49,7 +59,7 @@ Key = tuple[str, str]
 _Place = tuple[int, int]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Span:
     """Bytes of a file that are here or on their way."""
 
@@ -58,11 +68,14 @@ class _Span:
     content: "Future[bytes]" = field(default_factory=Future)
 
 
-@dataclass
+@dataclass(eq=False)
 class TiffFile:
     """What is known of a file."""
 
     head: TiledTiff
+    coding: Coding | None
+    """None where GDAL decodes its tiles."""
+
     size: int
     etag: str
     since: float
@@ -76,30 +89,33 @@ class Files:
         self._lock = threading.Lock()
         self._files: OrderedDict[Key, Future[TiffFile]] = OrderedDict()
         self._kept: OrderedDict[tuple[Key, int, int], int] = OrderedDict()
-        self._checking = threading.Lock()
-        self._checked: OrderedDict[tuple[bytes, ...], Any] = OrderedDict()
+        self._looks = Looks()
         self._process = os.getpid()
 
     def forget(self, key: Key) -> None:
-        """Drop what is known of a file."""
+        """Drop what is known of a file.
+
+        Parameters
+        ----------
+        key : tuple of str
+            What it is known by.
+        """
         with self._lock:
             self._files.pop(key, None)
             for span in [span for span in self._kept if span[0] == key]:
                 del self._kept[span]
 
-    @contextmanager
-    def open(
+    def read(
         self,
         key: Key,
         url: str,
         window: Window,
+        form: "Form",
         *,
-        band: int,
         check: Callable[[DatasetReader], None],
-        expected: Any,
         around: Window | None = None,
-    ) -> Iterator[DatasetReader]:
-        """Open a file for one window of one band.
+    ) -> tuple[Array, float | None]:
+        """Read a window of one band.
 
         Parameters
         ----------
@@ -108,21 +124,19 @@ class Files:
         url : str
             Signed address.
         window : Window
-            Rows and columns; others look empty.
-        band : int
-            One-based; others look empty.
+            Rows and columns.
+        form : Form
+            What the file should be.
         check : callable
-            Gets the file with all its tags, and raises where it is not as expected; called once for files
+            Gets the file with all its tags and no pixels, and raises where it is not; called once for files
             that look alike.
-        expected : object
-            What `check` compares with.
         around : Window, optional
             What neighbouring blocks will soon ask for: read along if it is not much.
 
-        Yields
-        ------
-        rasterio.io.DatasetReader
-            In memory, without CRS.
+        Returns
+        -------
+        tuple
+            Stored numbers in native byte order, and which of them means "no data", if any does.
 
         Raises
         ------
@@ -132,28 +146,15 @@ class Files:
             For files that only GDAL itself can read.
         """
         file = self._head(key, url)
-        self._check(file.head, check, expected)
-        numbers = file.head.tiles(window, band)
-        more = [] if around is None else _places(file.head, file.head.tiles(around, band))
+        said = self._looks.compare(file.head, form, lambda: _checked(file.head, form.band, check))
+        numbers = file.head.tiles(window, form.band)
+        more = [] if around is None else _places(file.head, file.head.tiles(around, form.band))
         places = _places(file.head, numbers)
         if sum(stop - start for start, stop in places) > MAX_REQUEST or any(b > file.size for _, b in places):
             raise UnusualTiffError("tiles lie beyond the end of the file, or are too large")
         contents = self._bytes(key, file, url, places, more)
         tiles = dict(zip(numbers, contents, strict=True))
-        with _decoder(file.head.with_tiles(tiles, lean=True)) as data:
-            yield data
-
-    def _check(self, head: TiledTiff, check: Callable[[DatasetReader], None], expected: Any) -> None:
-        """Compare what a file says with what is expected, unless one that looks alike has been compared."""
-        look = head.look
-        with self._checking:
-            if self._checked.get(look) is expected:
-                return
-            with _decoder(head.with_tiles({})) as data:
-                check(data)
-            self._checked[look] = expected
-            if len(self._checked) > _MAX_FILES:
-                self._checked.popitem(last=False)
+        return _decoded(file, window, form, tiles, said), said if form.nodata is None else form.nodata
 
     def _head(self, key: Key, url: str) -> TiffFile:
         """Return the record of a file; threads that want it at once share one request."""
@@ -190,7 +191,7 @@ class Files:
                     raise UnusualTiffError("the file ends within its tags") from None
                 stop = min(max(short.stop, 2 * stop), answer.size)
                 continue
-            file = TiffFile(head, answer.size, answer.etag, time.monotonic())
+            file = TiffFile(head, coding_of(head), answer.size, answer.etag, time.monotonic())
             self._keep(key, file, answer)
             return file
         raise UnusualTiffError("its tags do not end")
@@ -269,10 +270,34 @@ class ChangedError(HttpError):
     """A file is no longer the one whose head was read."""
 
 
+def _checked(head: TiledTiff, band: int, check: Callable[[DatasetReader], None]) -> float | None:
+    """Check a file, and return what it says means "no data"."""
+    with _decoder(head.with_tiles({})) as data:
+        check(data)
+        said = data.nodatavals[band - 1]
+    return None if said is None else float(said)
+
+
+def _decoded(
+    file: TiffFile, window: Window, form: "Form", tiles: Mapping[int, memoryview], said: float | None
+) -> Array:
+    coding = file.coding if tile_decode.is_on() else None
+    if coding is not None and coding.native == form.dtype:
+        with suppress(UnusualTiffError):  # GDAL may know what to make of it, or what is wrong
+            return read_tiles(
+                file.head, coding, window, form.band, content=tiles.__getitem__, state=file, fill=said
+            )
+    with _decoder(file.head.with_tiles(tiles, lean=True)) as data:
+        part = ((window.top, window.bottom), (window.left, window.right))
+        values: Array = data.read(form.band, window=part)
+    return values
+
+
 @contextmanager
 def _decoder(content: bytes) -> Iterator[DatasetReader]:
     # MemoryFile.open would look for credentials of clouds first.
     with (
+        many_reads(),
         MemoryFile(content) as memory,
         DatasetReader(memory.name, driver=["GTiff"], sharing=False) as data,
     ):

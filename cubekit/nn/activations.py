@@ -18,8 +18,12 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now: int = 0
         self.peak: int = 0
         self._known: dict[int, int] = {}
+        self._given: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs)):  # what was there before, of which results may be views
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in self._known:
+                self._given.add(leaf.untyped_storage().data_ptr())
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
@@ -29,7 +33,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         place, size = storage.data_ptr(), storage.nbytes()
-        if not size:
+        if not size or (place in self._given and place not in self._known):
             return
         if place not in self._known:
             self._known[place] = 0

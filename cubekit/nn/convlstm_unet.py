@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cubekit.errors import OptionError
+from cubekit.nn.reach import Reach
 from cubekit.nn.registry import register
 
 _SMALLEST = 4
@@ -63,6 +64,21 @@ class ConvLSTMUNet(nn.Module):
         self.dec2 = _Block(16 + 1, 16)
         self.out_conv = nn.Conv2d(16, 1, 1)
         self.drop_state, self.drop_half = nn.Dropout2d(dropout), nn.Dropout2d(dropout)
+
+    def reach_over(self, steps: int) -> Reach:
+        """Say how far the network looks, as `cubekit.nn.reach.measure_reach` finds too.
+
+        Parameters
+        ----------
+        steps : int
+            Number of years.
+
+        Returns
+        -------
+        Reach
+            Each year adds a convolution of the cell, at quarter resolution.
+        """
+        return Reach(halo=14 + 4 * steps, multiple=4)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, doy: Tensor | None = None) -> Tensor:
         """Predict the map that follows.

@@ -82,6 +82,45 @@ class SeriesConvolution(nn.Module):
         return found.squeeze(2)
 
 
+class SeriesDense(nn.Module):
+    """A flattening and the linear layer after it, for what :class:`SeriesConvolution` gives.
+
+    Its values are taken in the order in which they lie in memory, the weights in the same order.
+
+    Parameters
+    ----------
+    linear : torch.nn.Linear
+        Whose weights are taken.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self._turned: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Flatten and multiply.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            ``(n, c, t)``, or anything else that is flattened from its second dimension on.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(n, outputs)``, what flattening and layer give up to the rounding of floats.
+        """
+        if x.ndim != 3:  # noqa: PLR2004  (n, c, t)
+            found: Tensor = self.linear(x.flatten(1))
+            return found
+        channels, weight = x.shape[1], self.linear.weight
+        if channels not in self._turned:
+            by_channel = weight.detach().reshape(len(weight), channels, -1)
+            self._turned[channels] = by_channel.transpose(1, 2).flatten(1).contiguous()
+        return nn.functional.linear(x.transpose(1, 2).flatten(1), self._turned[channels], self.linear.bias)
+
+
 def quick_series(network: nn.Module) -> nn.Module:
     """Copy a network of pixel series for prediction on a CPU.
 
@@ -93,15 +132,31 @@ def quick_series(network: nn.Module) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        A copy in evaluation mode with norms folded and convolutions over time as :class:`SeriesConvolution`;
-        its outputs are those of the network up to the rounding of floats.
+        A copy in evaluation mode with norms folded, convolutions over time as :class:`SeriesConvolution`, and
+        fewer copies between them; its outputs are those of the network up to the rounding of floats.
     """
     folded = fold_norms(network)
     for part in list(folded.modules()):
         for name, child in list(part.named_children()):
             if isinstance(child, nn.Conv1d) and child.padding_mode == "zeros":
                 setattr(part, name, SeriesConvolution(child))
+    for part in list(folded.modules()):
+        if isinstance(part, nn.Sequential):
+            _join_neighbours(part)
     return folded
+
+
+def _join_neighbours(sequence: nn.Sequential) -> None:
+    """Let activations change their input where nobody else sees it, and linear layers flatten theirs."""
+    names = [n for n, part in sequence.named_children() if not isinstance(part, nn.Identity | nn.Dropout)]
+    for first, second in pairwise(names):
+        before, after = sequence.get_submodule(first), sequence.get_submodule(second)
+        if isinstance(before, nn.Flatten) and isinstance(after, nn.Linear):
+            if (before.start_dim, before.end_dim) == (1, -1):
+                setattr(sequence, first, nn.Identity())
+                setattr(sequence, second, SeriesDense(after))
+        elif isinstance(after, nn.ReLU) and isinstance(before, SeriesConvolution | SeriesDense | nn.Linear):
+            setattr(sequence, second, nn.ReLU(inplace=True))
 
 
 def _fold_pairs(sequence: nn.Sequential) -> None:

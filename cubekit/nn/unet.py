@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cubekit.nn.patches import fold_time, pad_to_multiple
+from cubekit.nn.reach import Reach
 from cubekit.nn.registry import register
 
 
@@ -72,6 +73,25 @@ class UNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.drop = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(width, classes, 1)
+
+    def reach_over(self, steps: int) -> Reach:
+        """Say how far the network looks, as `cubekit.nn.reach.measure_reach` finds too.
+
+        Parameters
+        ----------
+        steps : int
+            Number of dates; has no influence.
+
+        Returns
+        -------
+        Reach
+            Counted from the edge of a whole cell of the pooling grid, not from any pixel.
+        """
+        del steps
+        halo = 2  # two convolutions at full resolution; then at each scale, from where its cells begin
+        for cell in (2**level for level in range(1, len(self.down) + 1)):
+            halo = -(-halo // cell) * cell + 2 * cell
+        return Reach(halo=halo + 2 * (self.multiple - 1), multiple=self.multiple)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, doy: Tensor | None = None) -> Tensor:
         """Score the classes of every pixel.

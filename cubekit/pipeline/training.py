@@ -14,7 +14,8 @@ from cubekit.batching.split_record import Split
 from cubekit.exports.figures import curve_figure
 from cubekit.exports.style import png_bytes
 from cubekit.tasks.examples import Examples
-from cubekit.training.bundle import WEIGHTS, Model, load_model
+from cubekit.training.bundle import Model, load_model
+from cubekit.training.folder import WEIGHTS
 from cubekit.training.scores import calibration_of, score_beside_baselines
 from cubekit.typing import StrPath
 

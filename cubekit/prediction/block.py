@@ -8,7 +8,7 @@ from cubekit.cube.contract import Encoding
 from cubekit.errors import PredictionError
 from cubekit.prediction.outputs import NODATA, pack
 from cubekit.prediction.rule import BATCH, Rule
-from cubekit.prediction.shipping import one_torch_thread
+from cubekit.prediction.shipping import torch_threads
 from cubekit.typing import Array, BoolArray, FloatArray, IntArray
 
 
@@ -40,7 +40,7 @@ def predict_block(stored: Array, where: tuple[int, int], rule: Rule, *layers: Ar
     times, bands, rows, columns = stored.shape
     series = stored.reshape(times, bands, rows * columns)
     packed = empty_planes(rule, rows * columns)
-    with one_torch_thread():
+    with torch_threads():
         for pixels, padded in _batches(series, rule.codings[0]):
             inputs = _inputs(series, layers, padded, rule)
             try:
@@ -156,13 +156,22 @@ def observed(stored: Array, encoding: Encoding) -> BoolArray:
     found = np.zeros(stored.shape[2:], dtype=bool)
     for time in stored:
         found |= is_data(time, encoding.nodata).any(axis=0)
+        if found.all():  # usually at the first clear date
+            break
     return found
 
 
-def _inputs(series: Array, layers: tuple[Array, ...], pixels: IntArray, rule: Rule) -> list[FloatArray]:
-    """Return physical series ``(n, time, band)`` of pixels and, where the model takes them, ``(n, a)``."""
+def _inputs(series: Array, layers: tuple[Array, ...], pixels: IntArray, rule: Rule) -> list[Array]:
+    """Return what the model takes of pixels: stored numbers, or physical series ``(n, time, band)``.
+
+    Physical numbers ``(n, a)`` of layers follow where it takes them.
+    """
+    if getattr(rule.forward(), "takes_stored", False):
+        first, last = pixels[0], pixels[-1]
+        aside = last - first == len(pixels) - 1  # neighbours, as most often: nothing is copied
+        return [series[:, :, first : last + 1] if aside else series[:, :, pixels]]
     x, _ = physical_series(series[:, :, pixels], rule.codings[0])
-    inputs = [np.ascontiguousarray(x.transpose(2, 0, 1))]
+    inputs: list[Array] = [np.ascontiguousarray(x.transpose(2, 0, 1))]
     if layers:
         columns = [
             physical_series(layer.ravel()[pixels], coding)[0]

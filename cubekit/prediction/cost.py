@@ -8,14 +8,14 @@ import numpy as np
 import xarray as xr
 from dask.system import CPU_COUNT
 
-from cubekit.cube.contract import MAIN
+from cubekit.cube.contract import DIMS, MAIN
 from cubekit.cube.memory import PROCESS_BYTES
-from cubekit.prediction.rule import BATCH, STRIP, Rule
+from cubekit.prediction.rule import BATCH, PROBE, STRIP, Rule
+from cubekit.store.view import stored_view
 
 _TORCH = 450_000_000
 """Torch, loaded and at work, beside the rest of the process."""
 
-_PROBE = 64
 _SPARE = 1.2  # work space of convolutions, and what an allocator keeps
 _SERIES = 24  # float copies of a batch while gaps are filled, in bytes a value
 
@@ -82,19 +82,17 @@ def cost_of(
     count = workers or CPU_COUNT
     values = data.sizes["time"] * data.sizes["band"]
     side = max(chunks[0]), max(chunks[1])
-    window, read = _extents(rule, side)
-    blocks = [max(data.chunksizes.get(dim, (1,))) for dim in ("y", "x")]
-    held = (
-        prod(extent + block for extent, block in zip(read, blocks, strict=True))
-        * values
-        * data.dtype.itemsize
-    )
-    stored = prod(read) * values * data.dtype.itemsize
+    sizes = data.sizes["y"], data.sizes["x"]
+    window, read = _extents(rule, side, sizes)
+    stored = held = prod(read) * values * data.dtype.itemsize
+    if not data.chunks or stored_view(data.transpose(*DIMS).data) is None:  # whole blocks are held
+        blocks = [max(data.chunksizes.get(dim, (1,))) for dim in ("y", "x")]
+        around = [extent + block for extent, block in zip(read, blocks, strict=True)]
+        held = prod(around) * values * data.dtype.itemsize
     packed = prod(side) * rule.planes * np.dtype(rule.dtype).itemsize
     task = stored + _computing(rule, values, (data.sizes["time"], data.sizes["band"]), window) + 3 * packed
     # Threads share what is read; a region more than there are threads waits with its blocks and is written.
     memory = PROCESS_BYTES + _TORCH + count * task + (count + 1) * (held + 3 * packed)
-    sizes = data.sizes["y"], data.sizes["x"]
     return PredictionCost(
         tiles=len(chunks[0]) * len(chunks[1]),
         side=side,
@@ -107,16 +105,18 @@ def cost_of(
     )
 
 
-def _extents(rule: Rule, side: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+def _extents(
+    rule: Rule, side: tuple[int, int], sizes: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the sides of a window, and of all that a tile reads."""
     windows = rule.windows
     if windows is None:
         return (1, BATCH), side
-    if windows.blended:
-        length = windows.step + windows.margin
-        return (length, length), (side[0] + 2 * windows.margin, side[1] + 2 * windows.margin)
-    length = windows.step + 2 * windows.margin
-    return (length, length), (side[0] + 2 * windows.margin, side[1] + 2 * windows.margin)
+    length = windows.step + windows.margin * (1 if windows.blended else 2)
+    return (
+        (min(length, sizes[0]), min(length, sizes[1])),
+        (min(side[0] + 2 * windows.margin, sizes[0]), min(side[1] + 2 * windows.margin, sizes[1])),
+    )
 
 
 def _computing(rule: Rule, values: int, lead: tuple[int, int], window: tuple[int, int]) -> float:
@@ -124,10 +124,12 @@ def _computing(rule: Rule, values: int, lead: tuple[int, int], window: tuple[int
     pixels = prod(window)
     if rule.windows is None:
         return pixels * values * _SERIES * _SPARE
-    side = ceil(_PROBE / rule.windows.multiple) * rule.windows.multiple
+    side = ceil(PROBE / rule.windows.multiple) * rule.windows.multiple
     ancillary = len(rule.codings) > 1  # such networks are not run on their own
     layers = 0.0 if ancillary else rule.forward().layer_bytes(lead, side)
-    decoded = values * 4 * 2  # the window as floats, before and after gaps are filled
+    decoded = (
+        values * 4 * (1 if rule.forward().takes_stored else 2)
+    )  # floats; before and after gaps are filled
     return _SPARE * (pixels * (decoded + layers) + min(pixels, STRIP) * values * _SERIES)
 
 

@@ -1,19 +1,21 @@
 """A patch model as prediction calls it: windows of physical numbers in, shares or values of pixels out."""
 
-import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cubekit.cube.contract import Encoding
 from cubekit.errors import PredictionError
 from cubekit.nn.fold import fold_norms
 from cubekit.nn.reach import Reach, measure_reach
 from cubekit.prediction.outputs import Kind
-from cubekit.prediction.rule import STRIP
+from cubekit.prediction.prepare import PHYSICAL, Preparation
+from cubekit.prediction.rule import PROBE
 from cubekit.prediction.shipping import model_digest
 from cubekit.tasks.series import SeriesInput
 from cubekit.typing import Array, FloatArray
@@ -22,7 +24,7 @@ from cubekit.typing import Array, FloatArray
 class PatchForward:
     """A network behind the preprocessing it was trained with, for windows of a scene.
 
-    Batch norms are folded, images lie channel by channel in memory on the CPU, nothing is recorded for
+    Batch norms are folded, the values of a pixel lie side by side in memory, nothing is recorded for
     gradients.
 
     Parameters
@@ -35,6 +37,8 @@ class PatchForward:
         Fills gaps and normalises.
     kind : {"class", "fractions", "value"}
         What the network gives.
+    coding : Encoding, optional
+        Of the numbers of the windows. Default: they are physical, NaN where there is no data.
     temperature : float, optional
         Divides logits, so that probabilities are as often right as they say.
     rescale : bool, optional
@@ -47,16 +51,17 @@ class PatchForward:
         inputs: SeriesInput,
         kind: Kind,
         *,
+        coding: Encoding = PHYSICAL,
         temperature: float = 1.0,
         rescale: bool = False,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folded = fold_norms(network).to(self.device)
         self.network = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.inputs = copy.deepcopy(inputs).to(self.device)
+        self.prepared = Preparation(inputs, coding, self.device)
         self.kind: Kind = kind
         self.temperature = temperature
-        scale = self.inputs.normalisation
+        scale = inputs.normalisation
         self._scale = (scale.width[0], scale.shift[0]) if rescale else (1.0, 0.0)
         self._takes = inspect.signature(network.forward).parameters
 
@@ -67,21 +72,21 @@ class PatchForward:
         Parameters
         ----------
         windows : sequence of numpy.ndarray
-            Physical numbers ``(t, c, h, w)``, NaN where there is no data; then ``(a, h, w)`` where the
-            network takes ancillary numbers.
+            Numbers ``(t, c, h, w)``; then physical ones ``(a, h, w)`` where the network takes ancillary
+            numbers.
 
         Returns
         -------
         numpy.ndarray
             ``(k, h, w)`` float32, NaN where a band was never observed.
         """
-        x, usable = self._prepared(windows[0])
+        x, usable = self.prepared(windows[0])
         extra: dict[str, Tensor] = {}
         if "doy" in self._takes:
-            extra["doy"] = self.inputs.doy[None]
+            extra["doy"] = self.prepared.inputs.doy[None]
         if len(windows) > 1 and "ancillary" in self._takes:
             extra["ancillary"] = torch.from_numpy(np.ascontiguousarray(windows[1]))[None].to(self.device)
-        raw: Tensor = self.network(x[None], **extra)[0]
+        raw: Tensor = self.network(x.permute(2, 3, 0, 1)[None], **extra)[0]
         values = raw if raw.ndim == 3 else raw[None]  # noqa: PLR2004  (k, h, w)
         if self.kind == "class":
             values = (values / self.temperature).softmax(dim=0)
@@ -107,30 +112,12 @@ class PatchForward:
         """
         from cubekit.nn.activations import activation_bytes
 
-        x = torch.zeros((1, *lead, side, side), device=self.device)
-        extra: dict[str, Tensor] = {"doy": self.inputs.doy[None]} if "doy" in self._takes else {}
+        x = torch.zeros((1, side, side, *lead), device=self.device).permute(0, 3, 4, 1, 2)
+        extra: dict[str, Tensor] = {"doy": self.prepared.inputs.doy[None]} if "doy" in self._takes else {}
         return activation_bytes(lambda: self.network(x, **extra)) / side**2
 
-    def _prepared(self, window: FloatArray) -> tuple[Tensor, Tensor]:
-        """Fill gaps and normalise, a strip of rows at a time."""
-        steps, bands, height, width = window.shape
-        x = torch.empty((steps, bands, height, width), device=self.device)
-        usable = torch.empty((height, width), dtype=torch.bool, device=self.device)
-        for rows in _strips(height, width):
-            part = torch.from_numpy(np.ascontiguousarray(window[:, :, rows])).to(self.device)
-            ready = self.inputs(part.permute(2, 3, 0, 1).reshape(-1, steps, bands))
-            shape = (rows.stop - rows.start, width)
-            x[:, :, rows] = ready["x"].view(*shape, steps, bands).permute(2, 3, 0, 1)
-            usable[rows] = ready["usable"].view(shape)
-        return x, usable
 
-
-def _strips(height: int, width: int) -> Iterator[slice]:
-    rows = max(1, STRIP // width)
-    yield from (slice(first, min(first + rows, height)) for first in range(0, height, rows))
-
-
-def forward_of(model: Any, kind: Kind) -> Any:
+def forward_of(model: Any, kind: Kind, coding: Encoding = PHYSICAL) -> Any:
     """Return what predicts a window with a model.
 
     Parameters
@@ -139,22 +126,42 @@ def forward_of(model: Any, kind: Kind) -> Any:
         With ``values(x)``, or with the network and card of a `cubekit.training.bundle.Model`.
     kind : {"class", "fractions", "value"}
         What it gives.
+    coding : Encoding, optional
+        Of the numbers, for models that are `prepared_here`; the others take physical ones.
 
     Returns
     -------
     callable
         Takes ``[(t, c, h, w), …]``, gives ``(k, h, w)``.
     """
-    if hasattr(model, "values"):
-        return _Values(model)
-    if getattr(model.card, "task", None) == "fuse":
+    if not prepared_here(model):
+        if hasattr(model, "values"):
+            return _Values(model)
         from cubekit.prediction.fusion import FusionForward
 
         return FusionForward(model.network)
     inputs = SeriesInput(model.card.dates(), model.card.normalisation)
     temperature = getattr(model, "temperature", None) or getattr(model.card, "temperature", None) or 1.0
     rescale = getattr(model.card, "task", None) == "forecast"
-    return PatchForward(model.network, inputs, kind, temperature=float(temperature), rescale=rescale)
+    return PatchForward(
+        model.network, inputs, kind, coding=coding, temperature=float(temperature), rescale=rescale
+    )
+
+
+def prepared_here(model: Any) -> bool:
+    """Tell whether a model takes its numbers as they are stored, and does not prepare them itself.
+
+    Parameters
+    ----------
+    model : PatchModel
+        Any.
+
+    Returns
+    -------
+    bool
+        Whether `forward_of` makes a `PatchForward` of it.
+    """
+    return not hasattr(model, "values") and getattr(model.card, "task", None) != "fuse"
 
 
 class _Values:
@@ -170,18 +177,50 @@ class _Values:
         return (values[0] if values.ndim == 4 else values).astype("float32")  # noqa: PLR2004  (n, k, h, w)
 
 
+def pixel_bytes(models: Sequence[Any], lead: tuple[int, int], itemsize: int, multiple: int) -> float | None:
+    """Count what a pixel of a window takes: its numbers, stored and as floats, and the layers.
+
+    Parameters
+    ----------
+    models : sequence of PatchModel
+        One at a time predicts; the heaviest counts.
+    lead : tuple of int
+        Dates and bands.
+    itemsize : int
+        Bytes of a stored number.
+    multiple : int
+        What the sides of the network's images divide by.
+
+    Returns
+    -------
+    float or None
+        Bytes; None for models that prepare their numbers themselves, whose layers are not seen.
+    """
+    if not all(map(prepared_here, models)):
+        return None
+    side = -(-PROBE // multiple) * multiple
+    layers = []
+    for model in models:
+        key = (model_digest(model), *lead, side)
+        if key not in _LAYERS:
+            _LAYERS[key] = forward_of(model, "value").layer_bytes(lead, side)
+        layers.append(_LAYERS[key])
+    return prod(lead) * (itemsize + 4) + max(layers)
+
+
+_LAYERS: dict[tuple[object, ...], float] = {}
 _MEASURED: dict[tuple[object, ...], Reach] = {}
 """What was measured in this process, by the model's digest."""
 
 
 def reach_of(model: Any, inputs: Sequence[tuple[int, ...]]) -> Reach:
-    """Return how far a model's network looks: as its bundle says, or else as measured now.
+    """Return how far a model's network looks: as the model or its network says, or else as measured now.
 
     Parameters
     ----------
     model : PatchModel
-        ``reach`` is taken where it has one; else its ``network`` is measured; a model without either counts
-        as unbounded.
+        ``reach`` is taken where it has one, then ``reach_over(steps)`` of its ``network``; else that is
+        measured, which takes seconds; a model without either counts as unbounded.
     inputs : sequence of tuple of int
         See `cubekit.nn.reach.measure_reach`.
 
@@ -193,9 +232,13 @@ def reach_of(model: Any, inputs: Sequence[tuple[int, ...]]) -> Reach:
     for holder in (model, getattr(model, "card", None)):
         if isinstance(getattr(holder, "reach", None), Reach):
             return holder.reach  # type: ignore[no-any-return, union-attr]
-    if isinstance(getattr(model, "network", None), nn.Module):
+    network: Any = getattr(model, "network", None)
+    if hasattr(network, "reach_over"):
+        said: Reach = network.reach_over(inputs[0][0])
+        return said
+    if isinstance(network, nn.Module):
         key = (model_digest(model), *inputs)
         if key not in _MEASURED:
-            _MEASURED[key] = measure_reach(model.network, inputs)
+            _MEASURED[key] = measure_reach(network, inputs)
         return _MEASURED[key]
     return Reach(halo=None, multiple=int(getattr(model, "multiple", 1)))

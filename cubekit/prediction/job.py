@@ -155,7 +155,7 @@ def _windows(
 ) -> Windows:
     """Lay windows that suit every member: the widest margin, the coarsest grid."""
     from cubekit.nn.reach import Reach
-    from cubekit.prediction.forward import reach_of
+    from cubekit.prediction.forward import pixel_bytes, reach_of
 
     lead = [(cube.sizes["time"], cube.sizes["band"])]
     shapes = lead + [tuple(_ancillary(cube, name).shape[:-2]) for name in ancillary]
@@ -163,7 +163,9 @@ def _windows(
     halos = [reach.halo for reach in reaches]
     halo = None if None in halos else max(halo for halo in halos if halo is not None)
     multiple = int(np.lcm.reduce([reach.multiple for reach in reaches]))
-    return plan_windows(Reach(halo=halo, multiple=multiple), blend=blend)
+    shape = cube.sizes["y"], cube.sizes["x"]
+    taken = None if len(shapes) > 1 else pixel_bytes(models, lead[0], cube[MAIN].dtype.itemsize, multiple)
+    return plan_windows(Reach(halo=halo, multiple=multiple), blend=blend, shape=shape, pixel_bytes=taken)
 
 
 def _ancillary(cube: xr.Dataset, name: str) -> xr.DataArray:

@@ -1,6 +1,7 @@
 """Several predictions of one place, averaged: models of an ensemble, thinned networks, turned images."""
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -8,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cubekit.cube.contract import Encoding
 from cubekit.nn.fold import quick_series
-from cubekit.prediction.forward import forward_of
+from cubekit.prediction.forward import forward_of, prepared_here
 from cubekit.prediction.outputs import Kind
+from cubekit.prediction.prepare import PHYSICAL, Preparation
 from cubekit.tasks.classify import Classifier
 from cubekit.tasks.series import SeriesInput
 from cubekit.training.bundle import Model
-from cubekit.typing import FloatArray
+from cubekit.typing import Array, FloatArray
 
 Turning: TypeAlias = Literal["none", "flips", "rotations"]
 """Test-time augmentation: as it is; and its mirror images; and all eight ways to lay a square."""
@@ -108,13 +111,30 @@ class PatchMembers:
         Thinned networks to draw from each model; 0 takes the model itself.
     turning : {"none", "flips", "rotations"}, optional
         Ways to lay a window; what is predicted is laid back.
+    coding : Encoding, optional
+        Of the cube's numbers.
+
+    Attributes
+    ----------
+    takes_stored : bool
+        Whether windows hold the cube's numbers as they are stored; else physical ones, as for `coding`'s
+        default.
     """
 
     def __init__(
-        self, models: Sequence[Any], kind: Kind, *, passes: int = 0, turning: Turning = "none"
+        self,
+        models: Sequence[Any],
+        kind: Kind,
+        *,
+        passes: int = 0,
+        turning: Turning = "none",
+        coding: Encoding = PHYSICAL,
     ) -> None:
         drawn = [version for model in models for version in _versions(model, passes)]
-        self._forwards = [forward_of(model, kind) for model in drawn]
+        self.takes_stored = all(map(prepared_here, drawn))
+        self._forwards = [
+            forward_of(model, kind, coding if self.takes_stored else PHYSICAL) for model in drawn
+        ]
         self._turns = _TURNS[turning]
         self.count = len(self._forwards) * len(self._turns)
 
@@ -160,13 +180,24 @@ class SeriesMembers:
         What they give.
     passes : int, optional
         Thinned networks to draw from each model; 0 takes the model itself.
+    coding : Encoding, optional
+        Of the cube's numbers.
+
+    Attributes
+    ----------
+    takes_stored : bool
+        Whether it is called with numbers ``(t, c, n)`` as they are stored; else with physical series
+        ``(n, t, c)`` and, where the models take them, ancillary numbers ``(n, a)``.
     """
 
-    def __init__(self, models: Sequence[Any], kind: Kind, *, passes: int = 0) -> None:
+    def __init__(
+        self, models: Sequence[Any], kind: Kind, *, passes: int = 0, coding: Encoding = PHYSICAL
+    ) -> None:
+        versions = [version for model in models for version in _versions(model, passes)]
+        self.takes_stored = all(map(_is_plain, versions))
         self._forwards: list[Callable[..., FloatArray]] = [
-            _series_forward(version, kind, drawn=bool(passes))
-            for model in models
-            for version in _versions(model, passes)
+            _SeriesForward(version, coding) if self.takes_stored else _series_forward(version, kind)
+            for version in versions
         ]
         self.count = len(self._forwards)
 
@@ -213,9 +244,36 @@ def _versions(model: Any, passes: int) -> list[Any]:
     return [_Drawn(model, thinned(model.network, number)) for number in range(passes)]
 
 
-def _series_forward(model: Any, kind: Kind, *, drawn: bool) -> Callable[..., FloatArray]:
-    """Return what predicts series with a model."""
-    if drawn:
+def _is_plain(model: Any) -> bool:
+    """Tell whether a model is a network that classifies series on the processor, behind the usual steps."""
+    known = isinstance(model, _Drawn) or (
+        type(model) is Model and type(model.predictor) is Classifier and not model.ancillary
+    )
+    return known and all(part.device.type == "cpu" for part in model.network.parameters())
+
+
+class _SeriesForward:
+    """A network that classifies series, from stored numbers to probabilities."""
+
+    def __init__(self, model: Any, coding: Encoding) -> None:
+        self._network = quick_series(model.network)
+        self._prepared = Preparation(SeriesInput(model.card.dates(), model.card.normalisation), coding)
+        self._heat = getattr(model.card, "temperature", 1.0)
+        self._takes_doy = "doy" in inspect.signature(model.network.forward).parameters
+
+    @torch.inference_mode()
+    def __call__(self, stored: Array) -> FloatArray:
+        """Take ``(t, c, n)``, give ``(n, k)``."""
+        x, usable = (values[0] for values in self._prepared(stored[:, :, None]))
+        extra = {"doy": self._prepared.inputs.doy.expand(len(x), -1)} if self._takes_doy else {}
+        likely = (self._network(x, **extra) / self._heat).softmax(dim=1)
+        result: FloatArray = torch.where(usable[:, None], likely, torch.nan).numpy()
+        return result
+
+
+def _series_forward(model: Any, kind: Kind) -> Callable[..., FloatArray]:
+    """Return what predicts physical series with a model."""
+    if isinstance(model, _Drawn):
         inputs = SeriesInput(model.card.dates(), model.card.normalisation)
         heat = getattr(model.card, "temperature", 1.0)
         classifier = Classifier(inputs, model.network, temperature=heat).eval()

@@ -1,21 +1,27 @@
 """Tiles of a scene with a model that looks around: one Dask task per tile, which reads a margin too."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
+from math import ceil, prod
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.system import CPU_COUNT
 
 from cubekit.errors import PredictionError
 from cubekit.prediction.block import empty_planes, observed, packed_of, physical_series
 from cubekit.prediction.rule import Rule
-from cubekit.prediction.shipping import one_torch_thread
+from cubekit.prediction.shipping import torch_threads
 from cubekit.prediction.windows import Tile, Windows, predict_tile
+from cubekit.store.view import StoredView, stored_view
 from cubekit.typing import Array, BoolArray, FloatArray
+
+_READ_BYTES = 16 << 20  # decoded by one task, about: several threads read one large window
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Order:
     columns: slice
     origins: tuple[tuple[tuple[int, ...], ...], ...]
     """For each source, the first index of each piece along each of its dimensions."""
+    threads: int = 1
+    """Of torch: more than one where the scene has fewer windows than this process has workers."""
 
 
 def predict_patches(pieces: Sequence[Sequence[Array]], order: Order, rule: Rule) -> Array:
@@ -63,7 +71,7 @@ def predict_patches(pieces: Sequence[Sequence[Array]], order: Order, rule: Rule)
     )
     reader = _Reader(sources, seen, order, rule)
     try:
-        with one_torch_thread():
+        with torch_threads(order.threads):
             values = predict_tile(rule.forward(), reader, reader.windows, order.tile)
         if values is not None and len(values) not in {rule.count, 2 * rule.count}:
             raise PredictionError(f"the model returned {len(values)} values a pixel, expected {rule.count}")  # noqa: TRY301
@@ -79,7 +87,7 @@ def predict_patches(pieces: Sequence[Sequence[Array]], order: Order, rule: Rule)
 
 
 class _Reader:
-    """Gives the windows of a tile as physical numbers; None for windows without anything to predict."""
+    """Gives the windows of a tile as the models take them; None for windows without anything to predict."""
 
     def __init__(self, sources: list[Array], seen: BoolArray, order: Order, rule: Rule) -> None:
         if rule.windows is None:
@@ -92,20 +100,21 @@ class _Reader:
         across = slice(columns.start - self._order.columns.start, columns.stop - self._order.columns.start)
         if not self._seen[down, across].any():
             return None
-        return [
-            physical_series(source[..., down, across], coding)[0]
-            for source, coding in zip(self._sources, self._rule.codings, strict=True)
-        ]
+        cut = [source[..., down, across] for source in self._sources]
+        kept = cut[:1] if self._rule.forward().takes_stored else []
+        rest = zip(cut[len(kept) :], self._rule.codings[len(kept) :], strict=True)
+        return [*kept, *(physical_series(values, coding)[0] for values, coding in rest)]
 
 
 def _assembled(pieces: Sequence[Array], origins: tuple[tuple[int, ...], ...], order: Order) -> Array:
     """Put the parts of the pieces that a tile needs side by side."""
+    if len(pieces) == 1 and pieces[0].shape[-2:] == _size(order):
+        return pieces[0]
     lead = tuple(
         max(origin[axis] + piece.shape[axis] for piece, origin in zip(pieces, origins, strict=True))
         for axis in range(pieces[0].ndim - 2)
     )
-    size = (order.rows.stop - order.rows.start, order.columns.stop - order.columns.start)
-    whole = np.empty((*lead, *size), pieces[0].dtype)
+    whole = np.empty((*lead, *_size(order)), pieces[0].dtype)
     for piece, origin in zip(pieces, origins, strict=True):
         target: list[slice] = []
         source: list[Any] = [Ellipsis]
@@ -121,7 +130,11 @@ def _assembled(pieces: Sequence[Array], origins: tuple[tuple[int, ...], ...], or
     return whole
 
 
-def patch_tiles(sources: list[da.Array], side: int, rule: Rule) -> da.Array:
+def _size(order: Order) -> tuple[int, int]:
+    return order.rows.stop - order.rows.start, order.columns.stop - order.columns.start
+
+
+def patch_tiles(sources: list[da.Array], side: int, rule: Rule, *, workers: int | None = None) -> da.Array:
     """Return all layers of a scene as one lazy array.
 
     Parameters
@@ -132,31 +145,81 @@ def patch_tiles(sources: list[da.Array], side: int, rule: Rule) -> da.Array:
         Pixels a side of a tile, a multiple of the windows' step.
     rule : Rule
         With windows.
+    workers : int, optional
+        Tasks at a time; where the scene has fewer windows, so many more threads compute one. This changes
+        the last bits. Default: one for each core.
 
     Returns
     -------
     dask.array.Array
-        ``(plane, y, x)``, a chunk a tile. Each task depends on the blocks around its tile and on no other.
+        ``(plane, y, x)``, a chunk a tile. Each task depends on the blocks around its tile and on no other;
+        what lies in a store is read from it as far as the tile needs it.
 
     Raises
     ------
     PredictionError
         If the rule has no windows.
     """
-    if rule.windows is None:
+    windows = rule.windows
+    if windows is None:
         raise PredictionError("the rule has no windows")
     height, width = sources[0].shape[-2:]
     spans = [[(first, min(first + side, size)) for first in range(0, size, side)] for size in (height, width)]
     name = "predict-" + tokenize([source.name for source in sources], side, rule)
+    givers = [_Giver(source, f"{name}-read-{number}") for number, source in enumerate(sources)]
+    count = ceil(height / windows.step) * ceil(width / windows.step)
+    threads = max(1, (workers or CPU_COUNT) // count)
     layer: dict[Any, Any] = {}
     for (i, rows), (j, columns) in product(enumerate(spans[0]), enumerate(spans[1])):
-        down, across = rule.windows.needed(*rows, height), rule.windows.needed(*columns, width)
-        keys, origins = zip(*[_pieces(source, down, across) for source in sources], strict=True)
-        order = Order(Tile(rows, columns, (height, width)), (i, j), down, across, tuple(origins))
-        layer[name, 0, i, j] = (predict_patches, [list(part) for part in keys], order, rule)
-    graph = HighLevelGraph.from_collections(name, layer, dependencies=sources)  # type: ignore[arg-type]
+        down, across = windows.needed(*rows, height), windows.needed(*columns, width)
+        found = [giver.give(layer, (i, j), down, across, together=threads > 1) for giver in givers]
+        keys, origins = zip(*found, strict=True)
+        tile = Tile(rows, columns, (height, width))
+        order = Order(tile, (i, j), down, across, tuple(origins), threads)
+        layer[name, 0, i, j] = (predict_patches, list(keys), order, rule)
+    lazy = [giver.source for giver in givers if giver.view is None]
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=lazy)  # type: ignore[arg-type]
     chunks = ((rule.planes,), *(tuple(last - first for first, last in axis) for axis in spans))
     return da.Array(graph, name, chunks, dtype=rule.dtype)  # type: ignore[no-untyped-call]
+
+
+class _Giver:
+    """Gives tiles the parts of a source that they need: its blocks, or windows of the store behind it."""
+
+    def __init__(self, source: da.Array, name: str) -> None:
+        self.source, self.view, self._name = source, stored_view(source), name
+
+    def give(
+        self,
+        layer: dict[Any, Any],
+        where: tuple[int, int],
+        rows: slice,
+        columns: slice,
+        *,
+        together: bool,
+    ) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:
+        """Return keys and first indices of pieces; add the tasks that read them, where there are none yet.
+
+        Where windows are few, several threads read a window together, piece by piece, which are then copied.
+        """
+        if self.view is None:
+            return _pieces(self.source, rows, columns)
+        whole = (*(slice(0, size) for size in self.view.shape[:-2]), rows, columns)
+        reads = _reads(self.view, rows, columns) if together else [whole]
+        keys = [(self._name, *where, number) for number in range(len(reads))]
+        layer |= {key: (operator.getitem, self.view, part) for key, part in zip(keys, reads, strict=True)}
+        return keys, tuple(tuple(part.start for part in window) for window in reads)
+
+
+def _reads(view: StoredView, rows: slice, columns: slice) -> list[tuple[slice, ...]]:
+    """Cut a window of a store into parts that are worth a task, where the store's own chunks end."""
+    side, first = view.sides[0], view.origin[0]
+    row = view.dtype.itemsize * prod(view.shape[:-2]) * (columns.stop - columns.start)
+    step = side * ceil(_READ_BYTES / (row * side))
+    inside = range((rows.start + first) // step * step + step - first, rows.stop, step)
+    ends = [rows.start, *inside, rows.stop]
+    lead = [slice(0, size) for size in view.shape[:-2]]
+    return [(*lead, slice(*part), columns) for part in pairwise(ends)]
 
 
 def _pieces(source: da.Array, rows: slice, columns: slice) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:

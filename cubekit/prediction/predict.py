@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 from dask.layers import ArrayBlockIdDep
 
 from cubekit.cube.contract import DIMS, MAIN, check_cube
@@ -20,6 +21,7 @@ from cubekit.prediction.patches import patch_tiles
 from cubekit.prediction.rule import Rule
 from cubekit.prediction.shipping import shared_with
 from cubekit.prediction.tiling import TILE, objects, tiles
+from cubekit.store.view import stored_view
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -46,7 +48,8 @@ def predict(  # noqa: PLR0913
     """Predict every pixel of a cube.
 
     Stored integers travel to the tasks and become physical numbers there, a batch or window at a time. The
-    map is the same for any chunks, tile, number of workers and scheduler.
+    map is the same for any chunks, tile, number of workers and scheduler, up to the rounding of floats: a
+    scene of few windows is computed by several threads each.
 
     A model that looks around gets windows with a margin as wide as its network looks, which makes the map
     equal to that of the whole image at once; where a network looks at everything, windows overlap and are
@@ -70,7 +73,7 @@ def predict(  # noqa: PLR0913
         predictions are averaged. Default: class and probability; fractions; value.
     tile : int, optional
         Pixels a side of one task's block; rounded to whole windows where the model looks around. Default: the
-        cube's own chunks, joined or cut to about 256, or about 512 for windows.
+        cube's own chunks, joined or cut to about 256, or one window.
     passes : int, optional
         Monte-Carlo dropout: how many networks to draw from those that dropout averages over. Each is drawn
         once for the whole scene. Default: none, the network without dropout.
@@ -82,7 +85,7 @@ def predict(  # noqa: PLR0913
     overwrite : bool, optional
         Whether to replace another prediction at `out`; it stays until the new one is whole.
     workers : int, optional
-        Tasks at a time, with ``out`` only.
+        Tasks at a time, with ``out`` only; threads of one task where there are fewer windows.
     scheduler : {"threads", "processes"}, address or distributed.Client, optional
         Who computes, with ``out`` only. Default: the active Dask cluster if there is one, else threads. The
         model is handed to a cluster's workers; `out` and the cube must lie where they can be reached.
@@ -119,7 +122,7 @@ def predict(  # noqa: PLR0913
     check_cube(cube)
     job = job_of(model, cube, outputs, passes=passes, turning=turning, blend=blend)
     side = job.side(tile)
-    prediction = _lazy(job, side)
+    prediction = _lazy(job, side, workers)
     if out is None:
         return prediction
     from cubekit.prediction.follow import Follower
@@ -214,10 +217,10 @@ def _check_options(
         )
 
 
-def _lazy(job: Job, side: int | None) -> xr.Dataset:
+def _lazy(job: Job, side: int | None, workers: int | None = None) -> xr.Dataset:
     """Build the lazy prediction."""
     cube, rule = job.cube, job.rule
-    packed = _packed(job, side) if rule.windows is None else _tiled(job, side or TILE)
+    packed = _packed(job, side) if rule.windows is None else _tiled(job, side or TILE, workers)
     variables: dict[str, xr.Variable] = {}
     plane = 0
     for output in rule.outputs:
@@ -237,13 +240,13 @@ def _lazy(job: Job, side: int | None) -> xr.Dataset:
     return prediction
 
 
-def _tiled(job: Job, side: int) -> da.Array:
+def _tiled(job: Job, side: int, workers: int | None) -> da.Array:
     """Return all layers of a model that looks around."""
     sources = []
     for variable in (job.cube[MAIN].transpose(*DIMS), *(job.cube[name] for name in job.ancillary)):
         lazy = variable if variable.chunks else variable.chunk({"y": side, "x": side})
         sources.append(lazy.data)
-    return patch_tiles(sources, side, job.rule)
+    return patch_tiles(sources, side, job.rule, workers=workers)
 
 
 def _packed(job: Job, tile: int | None) -> da.Array:
@@ -254,8 +257,8 @@ def _packed(job: Job, tile: int | None) -> da.Array:
     """
     array, rule = job.cube[MAIN].transpose(*DIMS), job.rule
     y, x = (tiles(_own_chunks(array, dim), tile) for dim in ("y", "x"))
-    data = array.chunk({"y": y, "x": x}).data
-    layers = [job.cube[name].chunk({"y": y, "x": x}).data for name in job.ancillary]
+    data = _cut_up(array, y, x)
+    layers = [_cut_up(job.cube[name], y, x) for name in job.ancillary]
     blocks: da.Array = da.blockwise(  # type: ignore[no-untyped-call]
         predict_block,
         "pyx",
@@ -272,6 +275,23 @@ def _packed(job: Job, tile: int | None) -> da.Array:
         dtype=rule.dtype,
         meta=np.empty((0, 0, 0), dtype=rule.dtype),
         token="predict",  # noqa: S106  (how the layer is called, no secret)
+    )
+    return blocks
+
+
+def _cut_up(stored: xr.DataArray, y: tuple[int, ...], x: tuple[int, ...]) -> da.Array:
+    """Return blocks of a variable: read from its store by the task that needs them, where it lies in one."""
+    view = stored_view(stored.data) if stored.chunks else None
+    if view is None:
+        data: da.Array = stored.chunk({"y": y, "x": x}).data
+        return data
+    blocks: da.Array = da.from_array(  # type: ignore[no-untyped-call]
+        view,
+        (*stored.shape[:-2], y, x),
+        name="read-" + tokenize(stored.data.name, y, x),
+        inline_array=True,
+        fancy=False,
+        meta=np.empty((0,) * stored.ndim, stored.dtype),
     )
     return blocks
 

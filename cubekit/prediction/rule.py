@@ -15,7 +15,10 @@ BATCH = 1024
 shape of its batch, and a map must not depend on how a scene was cut. Larger batches fall out of the cache."""
 
 STRIP = 1 << 14
-"""Series of a window that are filled and normalised at a time, for the same reason."""
+"""Series of a window whose gaps are filled at a time."""
+
+PROBE = 64
+"""Pixels a side of the image with which layers are counted, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ class Rule:
             `PatchMembers` or `SeriesMembers`; for a single model of series without a network its own method.
         """
         models = [model.get() for model in self.models]
-        key = (*map(id, models), self.kind, self.windows is None, self.passes, self.turning)
+        key = (*map(id, models), self.kind, self.windows is None, self.passes, self.turning, self.codings[0])
         with _LOCK:
             if key not in _BUILT:
                 _BUILT[key] = (models, self._build(models))  # the models are held: an id is never used again
@@ -85,8 +88,10 @@ class Rule:
         from cubekit.prediction.members import PatchMembers, SeriesMembers
 
         if self.windows is None:
-            return SeriesMembers(models, self.kind, passes=self.passes)
-        return PatchMembers(models, self.kind, passes=self.passes, turning=self.turning)
+            return SeriesMembers(models, self.kind, passes=self.passes, coding=self.codings[0])
+        return PatchMembers(
+            models, self.kind, passes=self.passes, turning=self.turning, coding=self.codings[0]
+        )
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
         codings = [(str(coding.attrs()), coding.dtype) for coding in self.codings]

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def shared_with(scheduler: Any, models: Sequence[ShippedModel]) -> Iterator[Any]
 
 
 class _TorchThreads:
-    """Holds torch at one thread while any task of this process predicts, then gives the others back.
+    """Holds torch at few threads while any task of this process predicts, then gives the others back.
 
     ``torch.set_num_threads`` is partly per thread (OpenMP) and partly per process (MKL), so each task sets
     its own thread, and only the last one to leave restores what the first found.
@@ -206,7 +207,19 @@ class _TorchThreads:
         self._before = 1
 
     @contextmanager
-    def single(self) -> Iterator[None]:
+    def limited(self, count: int = 1) -> Iterator[None]:
+        """Let torch compute with so many threads; with one in a process of Dask, of which there are several.
+
+        Parameters
+        ----------
+        count : int, optional
+            Threads. Default: one, as Dask's workers are the parallelism.
+
+        Yields
+        ------
+        None
+            While the limit holds.
+        """
         torch: Any = sys.modules.get("torch")  # a model without torch must not load it
         if torch is None:
             yield
@@ -214,7 +227,7 @@ class _TorchThreads:
         with self._lock:
             if self._inside == 0:
                 self._before = _threads_of_process(torch)
-            torch.set_num_threads(1)
+            torch.set_num_threads(count if current_process().name == "MainProcess" else 1)
             self._inside += 1
         try:
             yield
@@ -237,5 +250,5 @@ def _threads_of_process(torch: Any) -> int:
     return found[0]
 
 
-one_torch_thread = _TorchThreads().single
-"""Context in which torch computes with one thread: Dask's workers are the parallelism."""
+torch_threads = _TorchThreads().limited
+"""Context in which torch computes with one thread, or with as many as workers would stand idle."""

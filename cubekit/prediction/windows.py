@@ -10,6 +10,7 @@ map.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import ceil, prod
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,14 @@ from cubekit.typing import Array, FloatArray
 SIDE = 256
 """Pixels a side of the part of a window that is kept; of the whole window where windows are blended."""
 
-_LONGEST = 512
+_LONGEST = 1024
+"""Pixels a side of the kept part at most: larger windows save little and leave workers without any."""
+
+WINDOW_BYTES = 600_000_000
+"""What a window may take, its numbers and the network's layers together; a worker holds one at a time.
+
+A constant: where windows lie must not depend on the machine."""
+
 _OVERLAP = 4  # a quarter of a window is shared with each neighbour
 
 
@@ -138,19 +146,33 @@ class Windows:
         return weights
 
 
-def plan_windows(reach: ReachLike, *, side: int | None = None, blend: int | None = None) -> Windows:
-    """Choose the windows of a network; nothing else of the job has a say, so that it does not show.
+def plan_windows(
+    reach: ReachLike,
+    *,
+    side: int | None = None,
+    blend: int | None = None,
+    shape: tuple[int, int] | None = None,
+    pixel_bytes: float | None = None,
+) -> Windows:
+    """Choose the windows of a network for a scene; tiles and workers have no say, so that they do not show.
+
+    Margins are computed twice, so windows with margins are as large as `WINDOW_BYTES` allow, and a scene that
+    fits is one window.
 
     Parameters
     ----------
     reach : Reach
         What is known of the network.
     side : int, optional
-        Pixels a side that are kept (of the whole window where windows are blended). Default: 256, up to 512
-        where the margin is wide.
+        Pixels a side that are kept (of the whole window where windows are blended). Default: as many as fit;
+        256 where windows are blended, and up to 512 for wide margins where memory is not known.
     blend : int, optional
         Pixels a side of windows that overlap by half and are averaged, whatever the reach. Default: margins
         where the reach is known, as they are exact.
+    shape : tuple of int, optional
+        Rows and columns of the scene.
+    pixel_bytes : float, optional
+        What a pixel of a window takes; None where it is not known.
 
     Returns
     -------
@@ -169,8 +191,21 @@ def plan_windows(reach: ReachLike, *, side: int | None = None, blend: int | None
         size = whole(side or SIDE)
         margin = whole(size // _OVERLAP) if size > multiple else 0
         return Windows(step=size - margin, margin=margin, multiple=multiple, blended=margin > 0)
-    wanted = side or min(max(SIDE, 4 * reach.halo), max(_LONGEST, 2 * reach.halo))
-    return Windows(step=whole(wanted), margin=whole(reach.halo), multiple=multiple, blended=False)
+    margin = whole(reach.halo)
+    wanted = side or min(max(SIDE, 4 * reach.halo), max(2 * SIDE, 2 * reach.halo))
+    if side is None and shape is not None and pixel_bytes is not None:
+        wanted = _largest(shape, pixel_bytes, margin)
+    return Windows(step=whole(wanted), margin=margin, multiple=multiple, blended=False)
+
+
+def _largest(shape: tuple[int, int], pixel_bytes: float, margin: int) -> int:
+    """Return the side of the largest kept part that memory allows, such that all parts are about as large."""
+    longest, least = max(shape), max(SIDE, 2 * margin)
+    for count in range(ceil(longest / max(_LONGEST, least)), ceil(longest / least)):
+        step = ceil(longest / count)
+        if pixel_bytes * prod(min(step + 2 * margin, size) for size in shape) <= WINDOW_BYTES:
+            return step
+    return ceil(longest / ceil(longest / least))
 
 
 Forward = Callable[[Sequence[FloatArray]], FloatArray]

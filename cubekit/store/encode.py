@@ -43,7 +43,7 @@ class Encoder:
         self._fill = stored.fill_value
         self._kind = np.dtype(array.dtype).newbyteorder("<")
 
-    def objects(self, block: Array) -> Iterator[bytes]:
+    def objects(self, block: Array) -> Iterator[list[bytes]]:
         """Encode a region object by object.
 
         Parameters
@@ -53,12 +53,12 @@ class Encoder:
 
         Yields
         ------
-        bytes
-            Content of each object, the last dimension running fastest.
+        list of bytes
+            Content of each object in parts, which need not be joined; the last dimension runs fastest.
         """
         for window in _windows(block.shape, self._array.objects):
             if self._blosc is None:
-                yield self._by_zarr(block[window])
+                yield [self._by_zarr(block[window])]
             else:
                 yield self._shard(block[window]) if self._array.shards else self._chunk(block[window])
 
@@ -69,24 +69,24 @@ class Encoder:
         zarr.open_array(memory.store, mode="r+", config={"write_empty_chunks": True})[...] = block
         return memory.read(whole.encode_chunk_key((0,) * block.ndim)) or b""
 
-    def _shard(self, block: Array) -> bytes:
+    def _shard(self, block: Array) -> list[bytes]:
         """Encode the chunks of a shard, in the order of zarr-python, and the index of where they lie."""
         chunks = self._array.chunks
         counts = tuple(whole // part for whole, part in zip(self._array.objects, chunks, strict=True))
         index = np.full((*counts, 2), _ABSENT, dtype="<u8")
-        parts, start = [], 0
+        parts, start = list[bytes](), 0
         for place in _morton(counts):
             corner = tuple(i * side for i, side in zip(place, chunks, strict=True))
             if any(at >= size for at, size in zip(corner, block.shape, strict=True)):
                 continue  # beyond the end of the array
             window = tuple(slice(at, at + side) for at, side in zip(corner, chunks, strict=True))
-            parts.append(self._chunk(block[window]))
-            index[place] = start, len(parts[-1])
-            start += len(parts[-1])
-        parts.append(_checked(index.tobytes()))
-        return b"".join(parts)
+            chunk = self._chunk(block[window])
+            index[place] = start, (size := sum(map(len, chunk)))
+            start += size
+            parts += chunk
+        return parts + _checked(index.tobytes())
 
-    def _chunk(self, block: Array) -> bytes:
+    def _chunk(self, block: Array) -> list[bytes]:
         """Compress a chunk and add its checksum."""
         if block.shape != self._array.chunks:
             whole = np.full(self._array.chunks, self._fill, self._kind)
@@ -123,9 +123,9 @@ def _are_known(found: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> bo
     return low and tuple(codec["name"] for codec in found) == names
 
 
-def _checked(data: bytes) -> bytes:
+def _checked(data: bytes) -> list[bytes]:
     """Add the checksum of Zarr's crc32c codec."""
-    return data + int(crc32c(data)).to_bytes(4, "little")
+    return [data, int(crc32c(data)).to_bytes(4, "little")]
 
 
 def _windows(shape: tuple[int, ...], sides: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

@@ -1,7 +1,7 @@
 """Run the regions of a writer on threads, processes or a cluster: few at a time, retried, failures named."""
 
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -14,6 +14,7 @@ from concurrent.futures import (
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -37,9 +38,13 @@ _E = TypeVar("_E", bound=Executor)
 class Crew:
     """Workers that fill regions."""
 
-    submit: Callable[[Task], "Future[dict[str, Digest]]"]
+    submit: Callable[[Task, int], "Future[dict[str, Digest]]"]
+    """Takes a task and the number of its lane."""
     window: int
     """Regions in flight."""
+    lanes: int = 1
+    """Workers that share no memory: each is given regions next to each other, as they need the same tiles of
+    the sources, which it has decoded then."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class _Attempt:
     """A region on its way through the workers."""
 
     region: Region
+    lane: int = 0
     failures: int = 0
     alone: bool = False
     """Try it with nothing else in flight: a worker died while several regions were."""
@@ -103,9 +109,9 @@ def run(
     Parameters
     ----------
     regions : iterable
-        Consumed as workers become free, so that graphs of waiting regions take no memory.
+        In an order in which neighbours follow each other.
     task_of : callable
-        Makes the task of a region.
+        Makes the task of a region, when a worker is free: graphs of waiting regions take no memory.
     workers : Crew
         From `crew`.
 
@@ -120,7 +126,7 @@ def run(
         After the regions in flight have finished, naming the first that failed. Errors of cubekit's own keep
         their type and get a note.
     """
-    coming, again = iter(regions), deque[_Attempt]()
+    coming, again = _Strips(regions, workers.lanes), deque[_Attempt]()
     waiting: dict[Future[dict[str, Digest]], _Attempt] = {}
     failure: BaseException | None = None
     while True:
@@ -128,10 +134,10 @@ def run(
             alone = any(attempt.alone for attempt in (*again, *waiting.values()))
             if len(waiting) >= (1 if alone else workers.window):
                 break
-            attempt = again.popleft() if again else _next(coming)
+            attempt = again.popleft() if again else coming.next(_idle(waiting.values(), workers.lanes))
             if attempt is None:
                 break
-            waiting[workers.submit(task_of(attempt.region))] = attempt
+            waiting[workers.submit(task_of(attempt.region), attempt.lane)] = attempt
         if not waiting:
             break
         crowd = len(waiting) > 1
@@ -148,10 +154,27 @@ def run(
         raise failure
 
 
-def _next(coming: Iterator[Region]) -> _Attempt | None:
-    """Return the first attempt at the next region, or None after the last."""
-    region = next(coming, None)
-    return None if region is None else _Attempt(region)
+class _Strips:
+    """Regions that wait, in a strip for each lane."""
+
+    def __init__(self, regions: Iterable[Region], lanes: int) -> None:
+        waiting = list(regions)
+        ends = [number * len(waiting) // lanes for number in range(lanes + 1)]
+        self._strips = [deque(waiting[start:stop]) for start, stop in pairwise(ends)]
+
+    def next(self, lane: int) -> _Attempt | None:
+        """Return the next region of a lane, or the last of another when it has none; None after the last."""
+        strip = self._strips[lane]
+        if strip:
+            return _Attempt(strip.popleft(), lane)
+        longest = max(self._strips, key=len)
+        return _Attempt(longest.pop(), lane) if longest else None
+
+
+def _idle(waiting: Iterable[_Attempt], lanes: int) -> int:
+    """Return the lane with the fewest regions in flight."""
+    busy = Counter(attempt.lane for attempt in waiting)
+    return min(range(lanes), key=lambda lane: busy[lane])
 
 
 def _again(attempt: _Attempt, error: BaseException, *, crowd: bool) -> _Attempt | None:
@@ -180,7 +203,7 @@ def _thread_crew(count: int, fitting: int, stack: ExitStack) -> Crew:
     blocks = stack.enter_context(ThreadPoolExecutor(count, "cubekit-block"))
     window = max(1, min(count + 1, fitting))
     regions = stack.enter_context(_leaving(ThreadPoolExecutor(window, "cubekit-region")))
-    return Crew(lambda task: regions.submit(fill, task, scheduler="threads", pool=blocks), window)
+    return Crew(lambda task, _: regions.submit(fill, task, scheduler="threads", pool=blocks), window)
 
 
 def _process_crew(count: int, stack: ExitStack) -> Crew:
@@ -191,7 +214,7 @@ def _process_crew(count: int, stack: ExitStack) -> Crew:
 
     pool = hired()
 
-    def submit(task: Task) -> "Future[dict[str, Digest]]":
+    def submit(task: Task, _: int) -> "Future[dict[str, Digest]]":
         nonlocal pool
         payload = cloudpickle.dumps(task)
         try:
@@ -204,18 +227,27 @@ def _process_crew(count: int, stack: ExitStack) -> Crew:
 
 
 def _cluster_crew(client: Any, stack: ExitStack) -> Crew:
-    """Give each region to a cluster as one task; the scheduler replaces workers that die."""
-    executor = client.get_executor(pure=False)
-    stack.callback(executor.shutdown)
-    threads = sum(client.nthreads().values())
+    """Give each region to a cluster as one task; the scheduler replaces workers that die.
 
-    def submit(task: Task) -> "Future[dict[str, Digest]]":
+    Each worker is preferred for a strip of the regions, as long as the workers are those of the beginning;
+    where they come and go the scheduler chooses.
+    """
+    threads = client.nthreads()
+    anywhere, *executors = [
+        client.get_executor(pure=False),
+        *(client.get_executor(pure=False, workers=[each], allow_other_workers=True) for each in threads),
+    ]
+    for executor in (anywhere, *executors):
+        stack.callback(executor.shutdown)
+
+    def submit(task: Task, lane: int) -> "Future[dict[str, Digest]]":
         payload = cloudpickle.dumps(_fetched(task, client))
         if len(payload) > _LARGE:  # numbers in memory: through the data channel, not the scheduler
             payload = client.scatter(payload, hash=False)
-        return executor.submit(_fill_pickled, payload)  # type: ignore[no-any-return]
+        steady = len(threads) > 1 and client.nthreads().keys() == threads.keys()
+        return (executors[lane] if steady else anywhere).submit(_fill_pickled, payload)  # type: ignore[no-any-return]
 
-    return Crew(submit, max(2, 2 * threads))
+    return Crew(submit, max(2, 2 * sum(threads.values())), max(1, len(threads)))
 
 
 def _fetched(task: Task, client: Any) -> Task:

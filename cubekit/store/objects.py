@@ -2,10 +2,10 @@
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 from zarr.abc.store import ByteRequest, Store
@@ -40,9 +40,12 @@ class Digest(NamedTuple):
     the whole object the same for every content; CRC-32 has another polynomial and costs 4 GB/s."""
 
     @classmethod
-    def of(cls, data: bytes | memoryview) -> "Digest":
-        """Digest some bytes."""
-        return cls(len(data), f"{zlib.crc32(data):08x}")
+    def of(cls, *parts: bytes | memoryview) -> "Digest":
+        """Digest some bytes, which may lie in several parts."""
+        crc = 0
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+        return cls(sum(map(len, parts)), f"{crc:08x}")
 
 
 class Objects:
@@ -98,6 +101,26 @@ class Objects:
         else:
             write_atomically(self.root / key, data, durable=durable)
         return Digest.of(data)
+
+    def write_parts(self, key: str, parts: Sequence[bytes]) -> Digest:
+        """Put an object in place that lies in several parts, one after the other, which are not joined.
+
+        Parameters
+        ----------
+        key : str
+            Where.
+        parts : sequence of bytes
+            Together the whole content. It is not waited for: `flush` does that for many objects at once.
+
+        Returns
+        -------
+        Digest
+            Of all parts together.
+        """
+        if self.root is None:
+            return self.write(key, b"".join(parts), durable=False)
+        write_atomically(self.root / key, *parts, durable=False)
+        return Digest.of(*parts)
 
     def append(self, key: str, line: str) -> None:
         """Add a line to a text object and wait until it is on disk."""
@@ -186,14 +209,25 @@ class InsideView(WrapperStore[Store]):
     pixels.
     """
 
+    @property
+    def folder(self) -> Path | None:
+        """Folder that the objects lie in; None where they do not lie in one."""
+        return self._store.root if isinstance(self._store, LocalStore) else None
+
+    def inside(self, key: str) -> Path:
+        """Return the path of an object in a folder; raise where it lies elsewhere."""
+        root = cast("LocalStore", self._store).root.resolve()
+        path = (root / key).resolve()
+        if not path.is_relative_to(root):
+            raise SecurityError(f"{root}: {key} is a link that leads out of the store.")
+        return path
+
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return an object; raise where it lies elsewhere."""
-        if isinstance(self._store, LocalStore):
-            root = self._store.root.resolve()
-            if not (root / key).resolve().is_relative_to(root):
-                raise SecurityError(f"{root}: {key} is a link that leads out of the store.")
+        if self.folder is not None:
+            self.inside(key)
         return await super().get(key, prototype, byte_range)
 
 
@@ -215,15 +249,15 @@ def is_metadata(key: str) -> bool:
     return key.rpartition("/")[2] in _METADATA
 
 
-def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_atomically(path: Path, *parts: bytes, durable: bool = True) -> None:
     """Write a file so that a crash leaves the old or the new content, never a part.
 
     Parameters
     ----------
     path : pathlib.Path
         Its folder is made where it is missing.
-    data : bytes
-        The whole content.
+    *parts : bytes
+        The whole content, one after the other.
     durable : bool, optional
         Wait until it is on disk, so that the same holds after a power cut.
     """
@@ -231,7 +265,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
     unfinished = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
     try:
         with unfinished.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,8 +1,9 @@
 """Open a finished store lazily and not decoded; refuse one that is unfinished or asks for too much."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import product
 from math import prod
 from typing import Any, Literal
 from uuid import uuid4
@@ -15,6 +16,7 @@ from dask.base import tokenize
 from xarray.coders import CFDatetimeCoder
 
 from cubekit.errors import IncompleteStoreError, SecurityError, StoreError
+from cubekit.store.chunk_reader import ChunkReader
 from cubekit.store.layout import SPACE
 from cubekit.store.mark import read_mark
 from cubekit.store.metadata import user_attributes
@@ -26,6 +28,7 @@ from cubekit.store.trust import check_trusted
 from cubekit.typing import Array, StrPath
 
 _READ_BYTES = 64e6
+_PIECE_BYTES = 16 << 20
 
 
 def open_store(
@@ -117,13 +120,51 @@ class StoredArray:
     @property
     def chunks(self) -> tuple[int, ...]:
         """Shape of what is decoded at once: a chunk, also inside a shard."""
-        stamp = objects_at(self.folder).stamp(ROOT)
-        return tuple(_array(self.folder, self.name, self.plan, stamp).chunks)
+        return self._stored().chunks
+
+    def pieces(self) -> Iterator[tuple[slice, ...]]:
+        """Cut the array into windows to read by several threads: whole objects, or some chunks of large ones.
+
+        Yields
+        ------
+        tuple of slice
+            Together they are the whole array.
+        """
+        array = self._stored()
+        sides = array.objects if isinstance(self.folder, Remote) else _several(array, self.dtype.itemsize)
+        ranges = (range(0, size, side) for size, side in zip(self.shape, sides, strict=True))
+        for corner in product(*ranges):
+            ends = zip(corner, sides, self.shape, strict=True)
+            yield tuple(slice(start, min(start + side, size)) for start, side, size in ends)
 
     def __getitem__(self, window: tuple[slice, ...]) -> Array:
         """Read a window; an error says which."""
+        return self.read(window)
+
+    def read(self, window: tuple[slice, ...], *, out: Array | None = None) -> Array:
+        """Read a window; an error says which.
+
+        Parameters
+        ----------
+        window : tuple of slice
+            One for each dimension, with step 1.
+        out : numpy.ndarray, optional
+            Takes the values: shape of the window, any layout, part of a larger array too. Default: a new one.
+
+        Returns
+        -------
+        numpy.ndarray
+            The values, ``out`` where it was given.
+
+        Raises
+        ------
+        StoreError
+            If a chunk is missing or damaged, or the store has been replaced since it was opened.
+        SecurityError
+            If an object lies outside of the store.
+        """
         try:
-            return self._read(window)
+            return self._read(window, out)
         except SecurityError:
             raise
         except Exception as error:
@@ -133,26 +174,59 @@ class StoredArray:
                 "Run cubekit.verify to see which chunks are damaged."
             ) from error
 
-    def _read(self, window: tuple[slice, ...]) -> Array:
+    def _stored(self) -> "_Stored":
+        return _array(self.folder, self.name, self.plan, objects_at(self.folder).stamp(ROOT))
+
+    def _read(self, window: tuple[slice, ...], out: Array | None) -> Array:
         """Read a window; refuse it where the store became another one before, or meanwhile."""
         objects = objects_at(self.folder)
         stamp = objects.stamp(ROOT)
-        values = np.asarray(_array(self.folder, self.name, self.plan, stamp)[window])
+        values = _array(self.folder, self.name, self.plan, stamp).read(window, out)
         if objects.stamp(ROOT) != stamp:
             _array(self.folder, self.name, self.plan, objects.stamp(ROOT))
         return values
 
 
+class _Stored:
+    """An array of a store, opened: read chunk by chunk, or by Zarr where its layout is not known here."""
+
+    def __init__(self, store: InsideView, name: str) -> None:
+        array: Any = zarr.open_group(store, mode="r")[name]
+        self._array, self._reader = array, ChunkReader.of(array, store)
+        self.chunks: tuple[int, ...] = tuple(array.chunks)
+        self.objects: tuple[int, ...] = tuple(array.shards or array.chunks)
+
+    def read(self, window: tuple[slice, ...], out: Array | None) -> Array:
+        """Read a window."""
+        if self._reader is not None:
+            return self._reader.read(window, out=out)
+        values = np.asarray(self._array[window])
+        if out is None:
+            return values
+        out[...] = values
+        return out
+
+
 @lru_cache(maxsize=64)
-def _array(folder: Place, name: str, plan: str | None, stamp: Any) -> Any:  # noqa: ARG001
+def _array(folder: Place, name: str, plan: str | None, stamp: Any) -> _Stored:  # noqa: ARG001
     """Open one variable, once in each process, and again when the stamp of the store has changed."""
     objects = objects_at(folder)
     store = objects.store.with_read_only(read_only=True)
     if plan is None:
-        return zarr.open_group(InsideView(store), mode="r")[name]
+        return _Stored(InsideView(store), name)
     if _mark(folder, objects.read(ROOT)).get("plan") != plan:
         raise StoreError("the store has been replaced since it was opened; open it again")
-    return zarr.open_group(WholeView(store), mode="r")[name]
+    return _Stored(WholeView(store), name)
+
+
+def _several(array: _Stored, itemsize: int) -> tuple[int, ...]:
+    """Return the shape of some chunks of an object, the last dimensions first."""
+    sides, weight = list(array.chunks), prod(array.chunks) * itemsize
+    for axis in reversed(range(len(sides))):
+        times = max(1, min(array.objects[axis] // sides[axis], _PIECE_BYTES // weight))
+        sides[axis] *= times
+        weight *= times
+    return tuple(sides)
 
 
 def _mark(folder: Place, root: bytes | None) -> dict[str, Any]:

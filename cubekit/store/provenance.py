@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
@@ -190,7 +190,11 @@ def provenance_of(cube: xr.Dataset, source: str | None = None) -> Provenance:
     attrs = {str(key): value for key, value in cube.attrs.items() if key not in _LONG}
     proved = len(plans) == 1 and _is_replayed(cube, plans[0], recipe)
     origin = Origin(
-        plans=tuple(map(plan_to_json, plans)), recipe=recipe, attrs=attrs, proved=proved, versions=_versions()
+        plans=tuple(map(plan_to_json, plans)),
+        recipe=recipe,
+        attrs=attrs,
+        proved=proved,
+        versions=_versions(),
     )
     origin.__dict__["opened"] = tuple(plans)  # spares reading what was just written
     if "time" not in cube.indexes:
@@ -380,7 +384,8 @@ def _digest(entry: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _versions() -> dict[str, str]:
+@lru_cache(maxsize=1)
+def _versions() -> Mapping[str, str]:
     """Return the versions of what makes pixels."""
     import rasterio
 

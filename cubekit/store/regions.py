@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from dask.array import store
 from dask.base import compute
 
 from cubekit.errors import StoreError
@@ -204,15 +205,12 @@ def fill(task: Task, **how: Any) -> dict[str, Digest]:
         If the arrays are not what they promised, or an object cannot be written. Errors of the computation
         pass through.
     """
-    values = list(compute(*(block for _, block in task.blocks), **how))  # type: ignore[no-untyped-call]
     objects, written = task.objects, dict[str, Digest]()
-    for array, _ in task.blocks:
-        window = task.region.window(array) or ()
-        block = _checked(np.asarray(values.pop(0)), array, window)
+    for array, block in _computed(task, how):
         try:
             encoder = Encoder(array, zarr.open_array(objects.store, path=array.name, mode="r"))
-            for key, data in zip(task.region.keys(array), encoder.objects(block), strict=True):
-                written[key] = objects.write(key, data, durable=False)
+            for key, parts in zip(task.region.keys(array), encoder.objects(block), strict=True):
+                written[key] = objects.write_parts(key, parts)
         except OSError as error:
             raise StoreError(
                 f"Cannot write {array.name}, {task.region}, to {objects}: {error.strerror or error}. "
@@ -221,12 +219,54 @@ def fill(task: Task, **how: Any) -> dict[str, Digest]:
     return written
 
 
-def _checked(block: Array, array: ArrayLayout, window: tuple[slice, ...]) -> Array:
+class _Room:
+    """Room for a variable of a region: takes its blocks as they come, and refuses what was not promised."""
+
+    def __init__(self, name: str, values: Array) -> None:
+        self._name, self._values = name, values
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __dask_tokenize__(self) -> object:
+        return id(self)  # what is in it does not matter: Dask would hash all of it
+
+    def __setitem__(self, window: tuple[slice, ...], block: Array) -> None:
+        part = self._values[window]
+        part[...] = _checked(block, self._name, part.shape, self.dtype)
+
+
+def _computed(task: Task, how: Mapping[str, Any]) -> Iterator[tuple[ArrayLayout, Array]]:
+    """Compute all variables of a region together, and yield them one by one.
+
+    Where a variable comes in several blocks, each is put into its place at once: Dask would keep them all
+    until the last one is there, and copy them then.
+    """
+    rooms = [
+        np.empty(_shape(task.region, array), array.dtype) if prod(block.numblocks) > 1 else None
+        for array, block in task.blocks
+    ]
+    lazy = [
+        block if room is None else store(block, _Room(array.name, room), lock=False, compute=False)  # type: ignore[arg-type]
+        for (array, block), room in zip(task.blocks, rooms, strict=True)
+    ]
+    values = list(compute(*lazy, **how))  # type: ignore[no-untyped-call]
+    for array, _ in task.blocks:
+        value, room = values.pop(0), rooms.pop(0)
+        if room is None:
+            room = _checked(np.asarray(value), array.name, _shape(task.region, array), np.dtype(array.dtype))
+        del value
+        yield array, room
+
+
+def _shape(region: Region, array: ArrayLayout) -> tuple[int, ...]:
+    """Return the shape of a variable in a region that it belongs to."""
+    return tuple(part.stop - part.start for part in region.window(array) or ())
+
+
+def _checked(block: Array, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Refuse a block that is not what its lazy array promised: writing it would cast numbers silently."""
-    shape = tuple(part.stop - part.start for part in window)
-    if block.shape != shape or block.dtype.newbyteorder("=") != np.dtype(array.dtype):
+    if block.shape != shape or block.dtype.newbyteorder("=") != dtype:
         raise StoreError(
-            f"Variable {array.name!r}: {block.dtype} {block.shape} computed, {array.dtype} {shape} expected. "
+            f"Variable {name!r}: {block.dtype} {block.shape} computed, {dtype} {shape} expected. "
             "Give map_blocks or apply_ufunc the right dtype and shape."
         )
     return block

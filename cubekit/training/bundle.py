@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,16 +22,23 @@ from cubekit.nn.registry import create
 from cubekit.tasks.examples import Examples
 from cubekit.training.card import ModelCard, describe_card
 from cubekit.training.data import INPUTS
+from cubekit.training.folder import (
+    README,
+    RECORD,
+    WEIGHTS,
+    check_contract,
+    locate,
+    model_folder,
+    read_record,
+    read_weights,
+    write_files,
+)
 from cubekit.training.match import bands_of, differences
 from cubekit.training.setup import predictor_of
 from cubekit.typing import FloatArray, IntArray, StrPath
 
 if TYPE_CHECKING:
     from cubekit.training.exchange import Exported
-
-WEIGHTS = "weights.safetensors"
-RECORD = "model.json"
-README = "README.md"
 
 BATCH = 2048
 """Series per forward pass: past this the values leave the processor's cache."""
@@ -363,41 +369,8 @@ class Model:
             README: describe_card(self.card).encode(),
             RECORD: (json.dumps(item, indent=2, allow_nan=False) + "\n").encode(),
         }
-        for name, content in files.items():  # all written before the first is replaced
-            (target / f".{name}.part").write_bytes(content)
-        for name in files:
-            os.replace(target / f".{name}.part", target / name)  # noqa: PTH105  (the atomic one)
+        write_files(target, files)
         return target
-
-
-def model_folder(folder: StrPath) -> Path:
-    """Make the folder for a model; refuse what is meant for something else.
-
-    Parameters
-    ----------
-    folder : path
-        Made if absent.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder.
-
-    Raises
-    ------
-    BundleError
-        If it is a file, holds a Zarr store, or cannot be written.
-    """
-    target = Path(folder)
-    if any((target / name).exists() for name in ("zarr.json", ".zgroup")):
-        raise BundleError(f"{target} holds a Zarr store, no model; it is left alone. Choose another folder.")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BundleError(f"Cannot make the folder {target}: {error.strerror}. Choose another.") from error
-    if not os.access(target, os.W_OK):
-        raise BundleError(f"Cannot write into {target}: permission denied. Choose another folder.")
-    return target
 
 
 def load_model(folder: StrPath, *, network: nn.Module | None = None, sha256: str | None = None) -> Model:
@@ -423,86 +396,19 @@ def load_model(folder: StrPath, *, network: nn.Module | None = None, sha256: str
         If a file is missing or damaged, the weights are not those the record was written for, or the network
         is not known here.
     """
-    source = _locate(folder, sha256)
-    item = _read_record(source)
+    source = locate(folder, sha256)
+    item = read_record(source)
     card = ModelCard.from_dict(item.get("properties", {}).get("cubekit:card"))
-    weights = _read_weights(source, item)
+    weights = read_weights(source, item)
     if sha256 is not None and hashlib.sha256(weights).hexdigest() != sha256.lower():
         raise BundleError(f"The weights in {source} do not have the SHA-256 {sha256}.")
-    _check_contract(source, weights, card)
+    check_contract(source, weights, card)
     built = _build(card) if network is None else network
     try:
         built.load_state_dict(load(weights))
     except (RuntimeError, SafetensorError) as error:
         raise BundleError(f"The weights in {source} do not fit network {card.network!r}: {error}") from error
     return Model(built, card)
-
-
-def _locate(folder: StrPath, sha256: str | None) -> Path:
-    """Return the folder of a model, fetched or looked up where that is asked for."""
-    from cubekit import specs
-    from cubekit.training.download import download_model, is_url
-
-    if is_url(str(folder)):
-        return download_model(str(folder), sha256=sha256)
-    path = Path(folder)
-    name = str(folder).removeprefix("models/")
-    if (path / RECORD).is_file() or len(Path(name).parts) != 1:
-        return path
-    shipped = specs.folder("models") / name
-    if shipped.is_dir() and not (shipped / RECORD).is_file():
-        raise BundleError(
-            f"models/{name} holds settings for a training, no weights: train with cubekit.fit, or "
-            f"in a pipeline with train: {{model: {name}}}."
-        )
-    return shipped if shipped.is_dir() else path
-
-
-def _read_record(source: Path) -> dict[str, Any]:
-    """Read ``model.json``."""
-    path = source / RECORD
-    if not path.is_file():
-        raise BundleError(
-            f"{source} holds no model: there is no {RECORD}. Write one with model.save(folder)."
-        )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BundleError(f"{path} is not JSON ({error}). Save the model anew.") from error
-    if not isinstance(record, dict) or not isinstance(record.get("properties"), dict):
-        raise BundleError(f"{path} is no STAC item of a model. Save the model anew.")
-    return record
-
-
-def _read_weights(source: Path, item: dict[str, Any]) -> bytes:
-    """Read the weights file, and refuse it if it is not the one the record was written for."""
-    path = source / WEIGHTS
-    expected = item.get("assets", {}).get("weights", {}).get("file:checksum", "")
-    if not path.is_file():
-        raise BundleError(f"{source} holds no {WEIGHTS}; copy it from where the model was saved.")
-    content = path.read_bytes()
-    found = "1220" + hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise BundleError(
-            f"{path} is not the file that {RECORD} was written for: its SHA-256 is {found[4:]}, expected "
-            f"{str(expected)[4:] or 'one'}. Copy the folder anew."
-        )
-    return content
-
-
-def _check_contract(source: Path, weights: bytes, card: ModelCard) -> None:
-    """Refuse a record that was changed by hand: the weights carry what they were trained with."""
-    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])  # the format's first bytes
-    trained = header.get("__metadata__", {})
-    changed = [
-        f"- {name}: the weights were trained with {trained.get(name)}, {RECORD} says {value}"
-        for name, value in card.contract().items()
-        if trained.get(name) != value
-    ]
-    if changed:
-        raise ModelMismatchError(
-            f"{source / RECORD} does not describe its weights:\n" + "\n".join(changed) + "\nRestore the file."
-        )
 
 
 def _build(card: ModelCard) -> nn.Module:

@@ -5,8 +5,9 @@ from pathlib import Path
 from torch import nn
 
 from cubekit.errors import BundleError, ModelMismatchError
-from cubekit.training.bundle import RECORD, Model, load_model
+from cubekit.training.bundle import Model, load_model
 from cubekit.training.data import Facts
+from cubekit.training.folder import RECORD
 from cubekit.typing import StrPath
 
 

@@ -25,7 +25,7 @@ from cubekit.tasks.classify import Classifier
 from cubekit.tasks.fuse import Reconstruct, Reconstructor
 from cubekit.tasks.fusion_recipes import FusionRecipe
 from cubekit.tasks.task import WEIGHT_DECAY, Keep, Recipe, Schedule
-from cubekit.training.bundle import Model, model_folder
+from cubekit.training.bundle import Model
 from cubekit.training.calibration import fit_temperature
 from cubekit.training.card import DataRecord, ModelCard
 from cubekit.training.checks import check_examples, check_network, check_samples, check_settings, observed
@@ -41,6 +41,7 @@ from cubekit.training.data import (
     stream_of,
 )
 from cubekit.training.finetune import model_to_go_on_from, take_over
+from cubekit.training.folder import model_folder
 from cubekit.training.loop import run_epochs
 from cubekit.training.resume import (
     PRETRAINING,

@@ -70,6 +70,15 @@ def test_stored_numbers_travel_and_are_decoded_late(cube: xr.Dataset) -> None:
     torch.testing.assert_close(moved["x"], now["x"], equal_nan=True)
 
 
+def test_a_number_may_stand_where_there_is_no_data(cube: xr.Dataset) -> None:
+    lost = Augmentation(drop_dates=0.4)
+    for augment in (None, lost):
+        gaps, filled = (next(iter(batches(cube, 16, augment=augment, fill=fill))) for fill in (np.nan, -2.5))
+        assert bool(torch.isnan(gaps["x"]).any())
+        torch.testing.assert_close(filled["x"], gaps["x"].nan_to_num(-2.5))
+        torch.testing.assert_close(filled["valid"], gaps["valid"])
+
+
 def test_the_dates_to_forecast_are_the_target(cube: xr.Dataset) -> None:
     physical = to_physical(cube["data"]).to_numpy()
     plan = PatchPlan(cube, 48, steps=3, horizon=1)

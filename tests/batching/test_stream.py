@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import xarray as xr
 import xbatcher
-import zarr.storage
 
 import cubekit as ck
 from cubekit.batching.augment import Augmentation
@@ -24,6 +23,7 @@ from cubekit.batching.schedule import design_effect, schedule
 from cubekit.batching.source import make_source
 from cubekit.batching.stream import BlockStream, Shard, check_plans
 from cubekit.errors import CubekitError, LabelError, OptionError
+from cubekit.store import chunk_reader, parts
 from cubekit.typing import Array
 
 MakeCube = Callable[..., xr.Dataset]
@@ -52,14 +52,14 @@ def plain(make_cube: MakeCube, folder: Path) -> xr.Dataset:
 def gets(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count what is read of chunks."""
     counted: Counter[str] = Counter()
-    original = zarr.storage.LocalStore.get
+    original = parts.opened
 
-    async def get(self: zarr.storage.LocalStore, key: str, *rest: Any, **named: Any) -> Any:
+    def opened(store: Any, key: str, **named: Any) -> Any:
         if "data/c/" in key:
             counted[key] += 1
-        return await original(self, key, *rest, **named)
+        return original(store, key, **named)
 
-    monkeypatch.setattr(zarr.storage.LocalStore, "get", get)
+    monkeypatch.setattr(chunk_reader, "opened", opened)
     return counted
 
 
@@ -266,6 +266,43 @@ def test_several_cubes_make_one_stream(stored: xr.Dataset, make_cube: MakeCube) 
         check_plans([make_source(stored), make_source(other)], [plans[0], PatchPlan(other, 6)])
     with pytest.raises(OptionError, match="nothing to stream"):
         check_plans([make_source(stored)], [plans[0].take([])])
+
+
+def test_series_of_several_cubes_carry_their_own_days(stored: xr.Dataset) -> None:
+    other = stored.isel(y=slice(16)).assign_coords(time=stored["time"] + np.timedelta64(3, "D"))
+    plans: list[Plan] = [PixelPlan(stored), PixelPlan(other)]
+    seen = 0
+    for each in stream([stored, other], plans, batch=500).pass_over():
+        later = each["index"] >= 60 * 80
+        np.testing.assert_array_equal(each["doy"][:, 0], 15 + 3 * later)
+        seen += len(later)
+    assert seen == 76 * 80
+
+
+@pytest.mark.parametrize("buffer", [10**6, 20_000])
+def test_chunks_of_single_dates_are_read_once_each_by_all_threads(
+    make_cube: MakeCube, tmp_path: Path, gets: Counter[str], monkeypatch: pytest.MonkeyPatch, buffer: int
+) -> None:
+    """Layer by layer, turned and with companions, the same as from a store for patches."""
+    monkeypatch.setattr("cubekit.batching.part._LAYER", 100)
+    ck.write(
+        make_cube(rows=32, columns=48), tmp_path / "c.zarr", layout={"time": 1, "band": 2, "y": 32, "x": 48}
+    )
+    cube = ck.open(tmp_path / "c.zarr")
+    place = np.arange(32 * 48).reshape(32, 48)
+    options: Any = {"labels": place, "augment": Augmentation(flip=True, rotate=True), "buffer": buffer}
+    reading = stream(cube, PatchPlan(cube, 8), **options)
+    values, found = cube["data"].to_numpy(), []
+    gets.clear()
+    for each in reading.pass_over():
+        rows, columns = np.divmod(each["y"], 48)
+        np.testing.assert_array_equal(each["x"].transpose(1, 2, 0, 3, 4), values[:, :, rows, columns])
+        found += each["index"].tolist()
+    assert sorted(found) == list(range(24))
+    assert len(gets) == 4 * 2
+    assert sum(gets.values()) == reading.blocks.decoded
+    assert (reading.blocks.split == 1) == (set(gets.values()) == {1}) == (buffer == 10**6)
+    assert reading.read["bytes"] == values.nbytes + place.nbytes
 
 
 def test_turns_follow_the_labels_and_the_seed(stored: xr.Dataset) -> None:

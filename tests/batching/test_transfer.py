@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cubekit.batching.torch.transfer import Carrier, host_memory  # noqa: E402
+from cubekit.batching.torch.transfer import Carrier, pinned  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -48,7 +48,7 @@ def test_tensors_stay_where_no_device_is_named() -> None:
     assert torch.equal(Carrier("cpu")(given)["x"], there["x"])
 
 
-def test_memory_is_pinned_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_copied_to_pinned_memory_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     empty = torch.empty
 
@@ -56,8 +56,16 @@ def test_memory_is_pinned_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) 
         asked.append(options)
         return empty(size, dtype=options["dtype"])
 
-    assert host_memory(10).shape == (10,)
+    assert pinned() is None
     monkeypatch.setattr(torch, "empty", noted)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert host_memory(12).nbytes == 12
-    assert asked == [{"dtype": torch.uint8, "pin_memory": True}]
+    pin = pinned()
+    assert pin is not None
+    given = {"x": np.arange(2**20, dtype="uint16").reshape(2, -1), "index": np.arange(2)}
+    first = pin(given)
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, given[name])
+    assert asked == [{"dtype": torch.uint8, "pin_memory": True}]  # small arrays are not worth it
+    del first, values
+    pin(given)
+    assert len(asked) == 1  # the same memory again

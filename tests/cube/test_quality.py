@@ -120,3 +120,14 @@ def test_lengths_that_are_none_are_refused(distance: int) -> None:
     box = GeoBox.from_bbox((0, 0, 100, 100), "EPSG:32630", resolution=10)
     with pytest.raises(OptionError, match=r"dilate=.*pixels, 0 or more, or a length such as '60 m'"):
         in_pixels("dilate", distance, box)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", ">u2", "<u2"])
+def test_small_codes_of_any_type_are_judged_one_by_one(dtype: str) -> None:
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    codes = np.array([[low, 0, 1, 3, 8], [high, 9, 10, 11, 7]]).astype(dtype)
+    classes = MaskRule(kind="classes", select=(3, 8, high))
+    np.testing.assert_array_equal(masked_by(codes, classes), np.isin(codes, [3, 8, high]))
+    np.testing.assert_array_equal(masked_by(codes[:, ::-2], classes), np.isin(codes[:, ::-2], [3, 8, high]))
+    bits = MaskRule(kind="bits", select=(1,))
+    np.testing.assert_array_equal(masked_by(codes, bits), codes.astype(int) & 2 != 0)

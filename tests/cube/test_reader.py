@@ -24,6 +24,7 @@ from rasterio.enums import Resampling
 from scipy.ndimage import map_coordinates
 
 from cubekit.cube import reader
+from cubekit.cube.gdal import GDAL_SETTINGS
 from cubekit.cube.places import Positions
 from cubekit.cube.reader import Form, Source, drivers_for, read_onto
 from cubekit.cube.resample import Pixels, Window, sample_bilinear
@@ -384,7 +385,7 @@ def fault_server(write_raster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write_raster(f"{name}.tif", numbers(NORTH_UP), NORTH_UP)
     (tmp_path / "page.tif").write_text("<html>please log in</html>")
     # GDAL's own retries off, to see ours; waits short.
-    monkeypatch.setitem(reader.GDAL_SETTINGS, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setitem(GDAL_SETTINGS, "GDAL_HTTP_MAX_RETRY", "0")
     monkeypatch.setattr("cubekit.cube.reader.time.sleep", lambda _: None)
     server = FaultServer(tmp_path, {"down.tif": "503,503,503", "short.tif": "200,0,0,200"})
     yield server

@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import rasterio
 import urllib3
 from odc.geo.geobox import GeoBox
 
 from cubekit.cube import http as client
 from cubekit.cube import reader
+from cubekit.cube.gdal import GDAL_SETTINGS
 from cubekit.cube.load import open_cube
 from cubekit.cube.reader import Form, Source, read_window
 from cubekit.cube.resample import Window
@@ -36,7 +38,7 @@ def noise() -> Any:
 def file(write_raster: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CUBEKIT_ALLOW_HOSTS", "127.0.0.1")
     monkeypatch.setattr("cubekit.cube.reader.time.sleep", lambda _: None)
-    monkeypatch.setitem(reader.GDAL_SETTINGS, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setitem(GDAL_SETTINGS, "GDAL_HTTP_MAX_RETRY", "0")
     path: Path = write_raster("a.tif", noise(), BOX, **TILED)
     return path
 
@@ -58,6 +60,35 @@ def test_one_request_for_the_head_and_one_for_tiles_in_a_row_or_near(file: Path)
     # The second window is remembered; of the third, the first row of tiles came along with the first window.
     assert ranges[0] == "bytes=0-32767"
     assert len(ranges) == 3
+
+
+@pytest.mark.parametrize("decoder", ["", "gdal"])
+def test_damaged_tiles_are_errors_with_either_decoder(
+    file: Path, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBEKIT_DECODER", decoder)
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 0x55
+    file.write_bytes(whole)
+    with file_server(file.parent) as server:
+        found = read_window(source(f"{server.url}/a.tif"), Window(0, 0, 100, 200))
+        np.testing.assert_array_equal(found.values, noise()[:100, :200])
+        with pytest.raises(SourceError, match="item 'S1', asset 'red'"):
+            read_window(source(f"{server.url}/a.tif"), Window(0, 0, 1024, 1024))
+
+
+@pytest.mark.parametrize("compress", ["lerc", "packbits", "jpeg"])
+def test_codings_that_gdal_decodes_come_in_two_requests_too(
+    file: Path, write_raster: Any, compress: str
+) -> None:
+    values = (noise() // 256).astype("uint8")
+    path = write_raster("b.tif", values, BOX, **(TILED | {"compress": compress}))
+    with rasterio.open(path) as data:
+        expected = data.read(1)
+    with file_server(file.parent) as server:
+        found = read_window(source(f"{server.url}/b.tif", dtype="uint8"), Window(10, 20, 300, 400))
+        assert len(server.requests()) <= 3
+    np.testing.assert_array_equal(found.values, expected[10:300, 20:400])
 
 
 def test_a_cube_asks_once_for_a_small_file_however_many_blocks_it_has(make_item: Any, file: Path) -> None:

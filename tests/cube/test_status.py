@@ -13,11 +13,11 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 import cubekit
-from cubekit.cube import reader
 from cubekit.cube.composite import composite
 from cubekit.cube.contract import MAIN
 from cubekit.cube.cost import plan
 from cubekit.cube.fuse import FailedReadWarning
+from cubekit.cube.gdal import GDAL_SETTINGS
 from cubekit.cube.indices import add_indices
 from cubekit.cube.load import open_cube
 from cubekit.cube.reader import read_values
@@ -174,7 +174,7 @@ def test_failures_of_a_server_are_recorded_without_signature(
 ) -> None:
     monkeypatch.setenv("CUBEKIT_ALLOW_HOSTS", "127.0.0.1")
     monkeypatch.setattr("cubekit.cube.reader.time.sleep", lambda _: None)
-    monkeypatch.setitem(reader.GDAL_SETTINGS, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setitem(GDAL_SETTINGS, "GDAL_HTTP_MAX_RETRY", "0")
     register_signer("status-test", lambda href, *, fresh=False: f"{href}?sig=SECRET{fresh}")
     make_item("other", "2023-05-09", {"red": full(9, LEFT)})
     items = [make_item(n, f"2023-05-0{d}", {"red": full(d)}) for n, d in (("a", 1), ("b", 2))]

@@ -156,8 +156,10 @@ def test_sides_that_do_not_divide_shift_nothing(rest: int) -> None:
 def test_the_reach_grows_by_a_cell_a_year() -> None:
     from cubekit.nn.reach import measure_reach
 
-    found = [measure_reach(create("convlstm_unet"), [(steps, 1)]).halo for steps in (1, 2)]
-    assert found == [14 + 4, 14 + 8]
+    network = build()
+    found = [measure_reach(network, [(steps, 1)]) for steps in (1, 2)]
+    assert [reach.halo for reach in found] == [14 + 4, 14 + 8]
+    assert found == [network.reach_over(1), network.reach_over(2)], "what it says of itself"
 
 
 def test_a_published_file_is_read_and_predicts(tmp_path: Path) -> None:

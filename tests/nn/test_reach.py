@@ -48,6 +48,7 @@ def test_a_unet_is_measured_within_what_it_declares(depth: int) -> None:
     assert reach.halo is not None
     # The declared reach counts from any pixel, the halo from the edge of a whole cell of the pooling grid.
     assert network.reach - 2**depth < reach.halo <= network.reach
+    assert network.reach_over(1) == reach, "what it says of itself"
 
 
 def test_shipped_networks() -> None:

@@ -193,11 +193,16 @@ def test_fractions_and_values_of_plain_networks(kind: str) -> None:
         npt.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_forecast_of_one_value_is_a_plain_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_windows(monkeypatch)
+def forecaster() -> Plain:
     model = Plain(lively(create("convlstm_unet")), kind="value", names=("ndvi",))
     model.card.normalisation = Normalisation(method="percentile", bands=("red",), low=(0.0,), high=(0.4,))
     model.select = lambda cube: cube.sel(band=["red"])  # type: ignore[method-assign]
+    return model
+
+
+def test_a_forecast_of_one_value_is_a_plain_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_windows(monkeypatch)
+    model = forecaster()
     cube = make_cube((90, 120))
     expected = whole(model, cube.sel(band=["red"]), 4)[0]
     found = predict(model, cube).compute()["value"]
@@ -218,7 +223,9 @@ def test_windows_without_data_are_not_predicted(monkeypatch: pytest.MonkeyPatch)
 
     model = Plain(Counting())
     model.reach = Reach(halo=0)  # type: ignore[attr-defined]
-    found = predict(model, cube)["class"].compute(scheduler="synchronous").to_numpy()
+    lazy = predict(model, cube)["class"]
+    calls.clear()  # layers were counted
+    found = lazy.compute(scheduler="synchronous").to_numpy()
     assert (found[:, 100:] == 255).all()
     assert (found[:, :100] != 255).any()
     assert len(calls) == 2 * 4  # 32 px windows over the first 100 columns
@@ -264,6 +271,31 @@ def test_spread_is_the_standard_deviation_of_the_members() -> None:
     single = predict(models[0], cube).compute()["value"]
     npt.assert_allclose(found["value"], 3 * single, rtol=1e-5)
     npt.assert_allclose(found["spread"], np.std([1, 2, 6]) * np.abs(single), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["unet", "convlstm_unet"])
+def test_threads_of_a_lone_window_change_no_more_than_rounding(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, cube = Plain(unet()) if name == "unet" else forecaster(), make_cube((120, 131))
+    threads: list[int] = []
+    real = type(model.network).forward
+
+    def spy(self: Any, *inputs: Any, **options: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return real(self, *inputs, **options)
+
+    monkeypatch.setattr(type(model.network), "forward", spy)
+    maps = []
+    for workers in (1, 3):
+        written = predict(model, cube, out=tmp_path / f"{workers}.zarr", workers=workers, progress=False)
+        maps.append(written.load())
+        assert threads[-1] == workers
+    for layer in maps[0]:
+        one, three = (each[layer].to_numpy().astype("float64") for each in maps)
+        npt.assert_allclose(
+            one, three, rtol=0, atol={"class": 0, "probability": 1, "value": 1e-5}[str(layer)]
+        )
 
 
 def test_temperature_calibrates_probabilities() -> None:

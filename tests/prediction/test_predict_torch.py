@@ -20,7 +20,7 @@ from cubekit.cube.contract import Encoding, to_physical
 from cubekit.errors import ModelMismatchError
 from cubekit.labels import ClassTable
 from cubekit.prediction.predict import predict
-from cubekit.prediction.shipping import ShippedModel, model_digest, one_torch_thread
+from cubekit.prediction.shipping import ShippedModel, model_digest, torch_threads
 
 torch: Any = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -85,7 +85,7 @@ def cube() -> xr.Dataset:
 @pytest.fixture(scope="module")
 def whole(model: "Model", cube: xr.Dataset) -> np.ndarray[Any, Any]:
     x = to_physical(cube["data"].sel(band=list(BANDS))).transpose("y", "x", "time", "band").to_numpy()
-    with one_torch_thread():
+    with torch_threads():
         flat = model.probabilities(x.reshape(-1, 12, 3))
     return flat.reshape(90, 110, 4)
 
@@ -165,13 +165,13 @@ def test_tasks_use_one_torch_thread_and_give_the_others_back(
     model: "Model", cube: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    real = type(model).probabilities
+    real = type(model.network).forward
 
-    def spy(self: Any, x: Any) -> Any:
+    def spy(self: Any, x: Any, **options: Any) -> Any:
         seen.append(torch.get_num_threads())
-        return real(self, x)
+        return real(self, x, **options)
 
-    monkeypatch.setattr(type(model), "probabilities", spy)
+    monkeypatch.setattr(type(model.network), "forward", spy)
     for _ in range(2):  # the second time, pool threads already stand at one
         predict(model, cube.chunk({"y": 30, "x": 30}), tile=30).compute(scheduler="threads", num_workers=3)
         assert set(seen) == {1}
@@ -188,18 +188,18 @@ def test_overlapping_tasks_hold_one_thread_until_the_last_leaves() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def long_task() -> None:
-        with one_torch_thread():
+        with torch_threads():
             inside.set()
             leave.wait(10)
 
     thread = threading.Thread(target=long_task)
     thread.start()
     inside.wait(10)
-    with one_torch_thread():
+    with torch_threads():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 1, "another task still computes"
     leave.set()
     thread.join()
-    with pytest.raises(ZeroDivisionError), one_torch_thread():
+    with pytest.raises(ZeroDivisionError), torch_threads():
         1 / 0  # noqa: B018
     assert torch.get_num_threads() == 3

@@ -2,7 +2,10 @@
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from threading import Lock
@@ -15,8 +18,9 @@ import pytest
 import xarray as xr
 
 from cubekit.errors import OptionError, SourceError, StoreError
-from cubekit.store.execute import RETRIES
+from cubekit.store.execute import RETRIES, Crew, run
 from cubekit.store.open import open_store
+from cubekit.store.regions import Region
 from cubekit.store.verify import verify
 from cubekit.store.write import write
 
@@ -91,6 +95,20 @@ def test_a_cube_persisted_on_the_cluster_is_written(tmp_path: Path, cluster: Any
     with Client(cluster):  # type: ignore[no-untyped-call]
         opened = write(lazy_cube().persist(), tmp_path / "a.zarr", layout=LAYOUT)
     np.testing.assert_array_equal(opened["data"], lazy_cube()["data"])
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_get_strips(tmp_path: Path, cluster: Any) -> None:
+    def name_of_worker(block: Any) -> Any:
+        return np.full_like(block, os.getpid() % 50_000) if block.size else block
+
+    opened = write(
+        lazy_cube(name_of_worker), tmp_path / "a.zarr", layout=LAYOUT, scheduler=cluster.scheduler_address
+    )
+    found = opened["data"].to_numpy()[0]
+    firsts = found[:20, :40], found[40:60, :40]  # what the two begin with
+    assert [len(np.unique(first)) for first in firsts] == [1, 1]
+    assert len(np.unique(found)) == 2
 
 
 def killing(marker: Path, *, always: bool) -> Callable[[Any], Any]:
@@ -227,3 +245,30 @@ def test_unknown_schedulers(scheduler: Any, tmp_path: Path) -> None:
         write(lazy_cube(), tmp_path / "a.zarr", scheduler=scheduler)
     with pytest.raises(OptionError, match="workers=0"):
         write(lazy_cube(), tmp_path / "a.zarr", workers=0)
+
+
+def test_each_lane_gets_neighbours_and_idle_ones_help() -> None:
+    regions = [Region(((0, 1), (row, row + 1), (0, 1))) for row in range(12)]
+    lanes: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    running: deque[tuple[Future[dict[str, Any]], int]] = deque()
+
+    def submit(task: Any, lane: int) -> Future[dict[str, Any]]:
+        future: Future[dict[str, Any]] = Future()
+        lanes[lane].append(task.bounds[1][0])
+        running.append((future, lane))
+        if len(running) == 6:  # the slowest lane never gets on until the others have nothing left
+            done = next((pair for pair in running if pair[1] != 2), running[0])
+            running.remove(done)
+            done[0].set_result({})
+        if sum(map(len, lanes.values())) == len(regions):
+            for left, _ in running:
+                left.set_result({})
+        return future
+
+    crew = Crew(submit, window=6, lanes=3)
+    found = {region for region, _ in run(regions, lambda region: region, crew)}  # type: ignore[arg-type,return-value]
+    assert found == set(regions)
+    assert sorted(chain(*lanes.values())) == list(range(12))
+    assert lanes[0][:4] == [0, 1, 2, 3]
+    assert lanes[1][:4] == [4, 5, 6, 7]
+    assert lanes[2] == [8, 9]  # the others took its last ones

@@ -9,9 +9,10 @@ import pytest
 import xarray as xr
 import zarr
 
+from cubekit.cube.eager import load
 from cubekit.errors import IncompleteStoreError, SecurityError, StoreError
 from cubekit.store.objects import Objects
-from cubekit.store.open import open_store
+from cubekit.store.open import StoredArray, open_store
 from cubekit.store.trust import check_trusted
 from cubekit.store.write import write
 
@@ -222,3 +223,32 @@ def test_metadata_that_is_no_json(tmp_path: Path) -> None:
 def test_own_stores_pass_their_own_check(make_cube: CubeMaker, tmp_path: Path) -> None:
     write(make_cube(), tmp_path / "a.zarr", layout={"y": (16, 48), "x": (16, 48)})
     check_trusted(Objects.at(tmp_path / "a.zarr"), "a.zarr", every=True)
+
+
+@pytest.mark.parametrize("direct", ["1", "0"])
+def test_loading_a_whole_store_gives_what_computing_gives(
+    direct: str, make_cube: CubeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBEKIT_CHUNK_READER", direct)
+    monkeypatch.setattr("cubekit.store.open._PIECE_BYTES", 40_000)
+    cube = make_cube(side=(150, 170))
+    opened = write(cube, tmp_path / "a.zarr", layout={"y": (32, 64), "x": (32, 64)}, progress=False)
+    assert len(list(_source(opened["data"]).pieces())) > 3 * 3
+    loaded = load(opened, workers=2, progress=False)
+    xr.testing.assert_identical(loaded, opened.compute())
+    np.testing.assert_array_equal(loaded["data"], cube["data"])
+    part = opened.isel(time=slice(1, 3), y=slice(10, 90))
+    xr.testing.assert_identical(load(part, progress=False), part.compute())
+
+
+def test_a_damaged_chunk_stops_loading(make_cube: CubeMaker, tmp_path: Path) -> None:
+    opened = write(make_cube(), tmp_path / "a.zarr", progress=False)
+    path = tmp_path / "a.zarr/elevation/c/0/0"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"variable 'elevation' cannot be read at .*checksum"):
+        load(opened, progress=False)
+
+
+def _source(variable: xr.DataArray) -> StoredArray:
+    (layer,) = variable.data.dask.layers.values()
+    return next(each for each, _ in layer.indices if isinstance(each, StoredArray))

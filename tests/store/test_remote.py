@@ -11,6 +11,7 @@ import pytest
 import rioxarray  # noqa: F401  (registers the accessor)
 import xarray as xr
 
+from cubekit.cube.eager import load
 from cubekit.errors import IncompleteStoreError, OptionError, StoreError
 from cubekit.store import lock
 from cubekit.store.lease import hold
@@ -47,6 +48,19 @@ def test_what_is_written_is_read(place: Remote, make_cube: CubeMaker) -> None:
     assert not list(RemoteObjects(beside(place, "next")).keys())
     ledger = [key for key in contents(place) if "ledger" in key]
     assert ledger == [".cubekit/ledger.jsonl"], "the lines of the log are gathered at the end"
+
+
+def test_parts_and_loaded_wholes_are_what_was_written(place: Remote, make_cube: CubeMaker) -> None:
+    cube = make_cube()
+    opened = write(cube, place.url, layout=LAYOUT)
+    xr.testing.assert_identical(load(opened, progress=False), cube.compute())
+    for rows, columns in (
+        (slice(3, 9), slice(40, 50)),
+        (slice(30, 70), slice(0, 40)),
+        (slice(64, 90), slice(96, 110)),
+    ):
+        part = opened["data"].isel(y=rows, x=columns).to_numpy()
+        np.testing.assert_array_equal(part, cube["data"].isel(y=rows, x=columns))
 
 
 def test_plain_xarray_opens_it(place: Remote, make_cube: CubeMaker) -> None:

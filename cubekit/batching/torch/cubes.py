@@ -15,7 +15,6 @@ import xarray as xr
 from dask.base import tokenize
 from torch.utils.data import DataLoader, get_worker_info
 
-from cubekit.batching.buffers import Buffers
 from cubekit.batching.describe import describe
 from cubekit.batching.fetch import ahead
 from cubekit.batching.pixels import PixelPlan
@@ -23,7 +22,7 @@ from cubekit.batching.plan import Plan
 from cubekit.batching.schedule import share_out
 from cubekit.batching.stream import BlockStream, Shard
 from cubekit.batching.torch.shared import Batch, Pass, SharedStream
-from cubekit.batching.torch.transfer import Carrier, host_memory
+from cubekit.batching.torch.transfer import Carrier, pinned
 from cubekit.cube.contract import MAIN, Encoding, geobox_of
 from cubekit.errors import OptionError
 from cubekit.labels import ClassTable
@@ -37,7 +36,8 @@ class CubeStream(SharedStream):
 
     Each batch is a dictionary:
 
-    - ``x`` (n, time, band, y, x) or (n, time, band) float32: physical values, NaN where there is no data;
+    - ``x`` (n, time, band, y, x) or (n, time, band) float32: physical values, NaN (or ``fill``) where there
+      is no data;
     - ``valid``, same shape, bool;
     - ``doy`` (n, time) int64: day of the year;
     - ``index`` (n,) int64: number of the patch in its plan, or of the pixel in the windows of its plan; plans
@@ -65,6 +65,8 @@ class CubeStream(SharedStream):
         Processes of :meth:`loader`.
     classes : ClassTable, optional
         Of the labels.
+    fill : float, optional
+        What stands in ``x`` where there is no data.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class CubeStream(SharedStream):
         device: str | torch.device | None,
         workers: int,
         classes: ClassTable | None = None,
+        fill: float = math.nan,
     ) -> None:
         if workers < 0:
             raise OptionError(f"workers={workers!r} must not be negative.")
@@ -83,6 +86,7 @@ class CubeStream(SharedStream):
         self.stored = stored
         self.device = device
         self.workers = workers
+        self.fill = fill
         self.classes = ClassTable.of(()) if classes is None else classes
         if any(source.readers["x"].by_scene for source in stream.sources):
             warnings.warn(
@@ -180,13 +184,21 @@ class CubeStream(SharedStream):
             shard=Shard(number=rank * workers + number, count=ranks * workers),
             count=count,
             sharing=workers,
-            allocate=Buffers(host_memory),
         )
-        arrays, carry = ahead(passing, _PREFETCH), Carrier(self.device)
-        batches = ((at, partial(self._finished, each, epoch, carry)) for at, each in enumerate(arrays, start))
-        return count - 1, batches
+        finish = partial(self._finished, epoch=epoch, carry=Carrier(self.device))
+        if self._is_host and not self.stored:  # batches are decoded ahead too
+            done = ahead(passing, _PREFETCH, finish=finish)
+            return count - 1, ((at, partial(dict, each)) for at, each in enumerate(done, start))
+        # copies to a device stay on the caller's stream
+        arrays = ahead(passing, _PREFETCH, finish=pinned())
+        return count - 1, ((at, partial(finish, each)) for at, each in enumerate(arrays, start))
 
-    def _finished(self, arrays: Mapping[str, Array], epoch: int, carry: Carrier) -> Batch:
+    @property
+    def _is_host(self) -> bool:
+        """Whether batches stay in the memory of this machine's processor."""
+        return self.device is None or torch.device(self.device).type == "cpu"
+
+    def _finished(self, arrays: Mapping[str, Array], *, epoch: int, carry: Carrier) -> Batch:
         """Turn arrays into tensors, and decode them unless stored numbers are wanted."""
         batch = carry(arrays)
         return batch if self.stored else self.decode(batch, epoch=epoch)
@@ -218,6 +230,8 @@ class CubeStream(SharedStream):
                 (self.stream.seed, epoch),
             )  # fmt: skip
             done["x"], done["valid"] = (torch.from_numpy(each).to(done["x"].device) for each in (x, valid))
+        if not math.isnan(self.fill):
+            done["x"].masked_fill_(~done["valid"], self.fill)
         return done
 
     def loader(self) -> "DataLoader[Batch]":
@@ -258,9 +272,13 @@ def _decoded(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return physical values, NaN where there is no data, and where there is some."""
     values = stored.to(torch.float32)  # whole numbers above 2**24 are no satellite data
-    valid = ~torch.isnan(values)
-    if coding.nodata is not None and not math.isnan(coding.nodata):
-        valid &= values != coding.nodata
+    nodata = None if coding.nodata is None or math.isnan(coding.nodata) else coding.nodata
+    if not stored.is_floating_point() and nodata is not None:
+        valid = values != nodata
+    else:
+        valid = ~torch.isnan(values)
+        if nodata is not None:
+            valid &= values != nodata
     if mask is not None:
         valid &= mask[:, :, None].to(torch.bool)
     values = (

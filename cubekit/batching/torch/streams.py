@@ -1,5 +1,6 @@
 """The door to all streams: what is given decides which one it is."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
@@ -59,6 +60,7 @@ def batches(
     augment: Augmentation | None = None,
     buffer: int | str = "512MB",
     stored: bool = False,
+    fill: float = math.nan,
     device: str | torch.device | None = None,
     workers: int = 0,
 ) -> "CubeStream": ...
@@ -77,6 +79,7 @@ def batches(  # noqa: PLR0913
     augment: Augmentation | None = None,
     buffer: int | str = "512MB",
     stored: bool = False,
+    fill: float = math.nan,
     device: str | torch.device | None = None,
     workers: int = 0,
 ) -> "SampleStream | CubeStream":
@@ -109,6 +112,9 @@ def batches(  # noqa: PLR0913
         Bytes that blocks of cubes may take while their samples are mixed, such as ``"2GB"``.
     stored : bool, optional
         Give out stored numbers of cubes as they are: call the stream's ``decode`` where the batch is used.
+    fill : float, optional
+        What stands in ``x`` of cubes where there is no data: 0, say, for a network that takes no mask.
+        Default: NaN.
     device : str or torch.device, optional
         Where batches are put. They travel as stored numbers and are decoded there.
     workers : int, optional
@@ -162,7 +168,12 @@ def batches(  # noqa: PLR0913
         augment=augment,
     )  # fmt: skip
     return CubeStream(
-        stream, stored=stored, device=device, workers=workers, classes=_classes_of(labels, len(cubes))
+        stream,
+        stored=stored,
+        device=device,
+        workers=workers,
+        classes=_classes_of(labels, len(cubes)),
+        fill=fill,
     )
 
 

@@ -4,14 +4,17 @@ Nothing here has been run on a GPU yet: the tests take the place of its events w
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from cubekit.batching.buffers import Buffers
 from cubekit.batching.torch.shared import Batch
 from cubekit.typing import Array
+
+_KEEP = 32  # pinned arrays: some batches of several arrays each
 
 
 class Event(Protocol):
@@ -62,20 +65,29 @@ class Carrier:
         return marked
 
 
-def host_memory(size: int) -> Array:
-    """Return bytes of any content; pinned where there is a GPU, so that copies overlap with work.
+def pinned() -> Callable[[Mapping[str, Array]], Mapping[str, Array]] | None:
+    """Return what copies arrays to pinned memory, so that their way to a GPU overlaps with work.
 
-    Parameters
-    ----------
-    size : int
-        Bytes.
+    Batches are filled in ordinary memory, as much of it as a stream's buffer; only those about to leave are
+    pinned.
 
     Returns
     -------
-    numpy.ndarray
-        (size,) uint8.
+    callable or None
+        None without a GPU, and in worker processes, whose batches are sent to another one first.
     """
     if not torch.cuda.is_available() or get_worker_info() is not None:
-        return np.empty(size, "uint8")
-    pinned: Array = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
-    return pinned
+        return None
+    return partial(_copied, Buffers(_pinned_bytes, keep=_KEEP))
+
+
+def _copied(memory: Buffers, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+    copies = {name: memory(values.shape, values.dtype) for name, values in arrays.items()}
+    for name, values in arrays.items():
+        copies[name][...] = values
+    return copies
+
+
+def _pinned_bytes(size: int) -> Array:
+    made: Array = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return made
