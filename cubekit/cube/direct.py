@@ -21,11 +21,12 @@ from dask.delayed import delayed
 from cubekit.cube.ahead import IN_FLIGHT, Windows
 from cubekit.cube.blocks import map_blocks, pair
 from cubekit.cube.fuse import Hidden, Scenes
+from cubekit.cube.gdal import many_reads
 from cubekit.cube.kernels import REDUCTIONS, reduce_dates, valid_in
 from cubekit.cube.load import plan_behind
 from cubekit.cube.periods import Groups, groups_of, spans
 from cubekit.cube.plan import Plan
-from cubekit.cube.reader import MARGINS, many_reads
+from cubekit.cube.reader import MARGINS
 from cubekit.cube.remote import is_remote
 from cubekit.cube.status import OUTSIDE, READ
 from cubekit.typing import Array, IntArray
