@@ -14,20 +14,12 @@ from odc.geo.geobox import GeoBox
 
 from cubekit.cube.kernels import valid_in
 from cubekit.cube.lay import Loaded
+from cubekit.cube.places import Positions
 from cubekit.cube.plan import Plan, bounds_on
 from cubekit.cube.quality import masked_by
 from cubekit.cube.reader import MARGINS, MAX_WINDOW, Source, kernel_margin, read_onto, read_values
 from cubekit.cube.remote import FEW_FILES, is_remote
-from cubekit.cube.resample import (
-    Pixels,
-    Place,
-    Positions,
-    Window,
-    positions,
-    sample_nearest,
-    warp,
-    window_of,
-)
+from cubekit.cube.resample import Pixels, Place, Window, positions, sample_nearest, warp, window_of
 from cubekit.errors import SourceError
 from cubekit.typing import Array, IntArray
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from cubekit.cube.compiled import is_on
 from cubekit.cube.kernels import fits
-from cubekit.cube.resample import Place, Positions, Window, index_of, mesh_of, neighbours
+from cubekit.cube.places import Positions, mesh_of
+from cubekit.cube.resample import Place, Window, index_of, neighbours
 from cubekit.typing import Array, BoolArray, IntArray
 
 if TYPE_CHECKING:

@@ -10,15 +10,8 @@ from odc.geo.geobox import GeoBox
 
 from cubekit.cube.blocks import Chunks, is_lazy, normalise, working_memory
 from cubekit.cube.contract import geobox_of, to_physical
-from cubekit.cube.resample import (
-    Pixels,
-    Positions,
-    Window,
-    positions,
-    sample_bilinear,
-    sample_nearest,
-    window_of,
-)
+from cubekit.cube.places import Positions
+from cubekit.cube.resample import Pixels, Window, positions, sample_bilinear, sample_nearest, window_of
 from cubekit.errors import check_option
 from cubekit.typing import Array, FloatArray, IntArray
 

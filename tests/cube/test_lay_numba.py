@@ -12,7 +12,8 @@ from scipy.ndimage import map_coordinates
 from cubekit.cube import lay_numba
 from cubekit.cube.contract import Encoding
 from cubekit.cube.lay import Loaded, Recode, lay
-from cubekit.cube.resample import Place, Positions, Window, positions, window_of
+from cubekit.cube.places import Positions
+from cubekit.cube.resample import Place, Window, positions, window_of
 from cubekit.cube.status import READ
 from cubekit.typing import Array, BoolArray
 

@@ -25,8 +25,9 @@ from scipy.ndimage import map_coordinates
 
 from cubekit.cube import reader
 from cubekit.cube.gdal import GDAL_SETTINGS
+from cubekit.cube.places import Positions
 from cubekit.cube.reader import Form, Source, drivers_for, read_onto
-from cubekit.cube.resample import Pixels, Positions, Window, sample_bilinear
+from cubekit.cube.resample import Pixels, Window, sample_bilinear
 from cubekit.errors import MetadataMismatchError, SourceError
 from cubekit.sources.signing import register_signer
 
