@@ -140,12 +140,13 @@ def bare(job: Job, inputs: Inputs, count: int, base: str | None, grid: Any) -> C
 
 
 def case_of(prepare: Prepare, job: Job) -> Case:
-    """Make a case: warm up on a corner of a local scene, then load."""
+    """Make a case: warm up on two parts of a local scene, one across its rim, then load."""
 
     def case(inputs: Inputs, clock: Clock) -> Facts:
         grid = inputs.other_grid() if job.moved else inputs.grid()
         middle = grid.shape.x // 2
-        prepare(job, inputs, 1, None, grid[middle : middle + 600, middle : middle + 600])()
+        for top in (middle, 0):
+            prepare(job, inputs, 1, None, grid[top : top + 600, middle : middle + 600])()
         with _reached(inputs, job) as (base, requests):
             run = prepare(job, inputs, job.scenes, base, grid)
             with clock, dask.config.set(scheduler="threads", num_workers=job.threads):

@@ -29,8 +29,6 @@ IN_FLIGHT: Final = 32
 AHEAD_BYTES: Final = 32 * 2**20
 """Pixels that one block may hold of dates that it has not come to yet."""
 
-_EXACT: Final = 1e-9  # of a pixel: what is beside it weighs nothing among whole numbers
-
 _Key = tuple[int, int]
 _Values = tuple[Array, float | None]
 
@@ -172,7 +170,7 @@ class Windows:
         if key not in self._places:
             where = self.positions(box, padded=quality)
             margin = MARGINS[method] if method in MARGINS else kernel_margin(box, self._target)
-            if method == "bilinear" and self._takes_whole_numbers(source) and _on_centres(where):
+            if method == "bilinear" and self._takes_whole_numbers(source) and where.on_centres:
                 margin = 0  # all the weight is on the pixel itself; a rim would be of other tiles
             window = window_of(where, box.shape.yx, margin)
             self._places[key] = None if window is None else Place(where, window)
@@ -255,10 +253,3 @@ class Windows:
         if key not in self._wholes:
             self._wholes[key] = Window(*bounds_on(self._plan.grid, source.form.geobox))
         return self._wholes[key]
-
-
-def _on_centres(where: Positions) -> bool:
-    """Tell whether all places are centres of pixels, as on the grid of the file itself."""
-    if where.rows.shape[1] > 1 or where.cols.shape[0] > 1:
-        return False
-    return all(bool((np.abs(places % 1 - 0.5) < _EXACT).all()) for places in (where.rows, where.cols))

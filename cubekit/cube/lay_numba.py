@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cubekit.cube.lay import Loaded, Recode
 
 _DTYPES: Final = frozenset({"uint8", "int16", "uint16"})  # each costs a second or two to compile, once
-_EXACT: Final = 1e-9  # of a pixel
 _QUARTER: Final = np.float32(0.25)
 _NO_NUMBER: Final = np.int32(-1 << 31)  # that no pixel is
 _LARGEST_SHIFT: Final = 1 << 24
@@ -54,7 +53,7 @@ def lay(loaded: "Loaded", rule: "Recode", out: Array, status: Array | None, hidd
         return False
     if out.strides[1] != out.itemsize or out.strides[0] <= 0:
         return False
-    nearest = loaded.method == "nearest" or (rule.shift == 0 and _on_centres(place))
+    nearest = loaded.method == "nearest" or (rule.shift == 0 and place.where.on_centres)
     kernel, spots = _prepared(place, values.shape, out.shape, nearest=nearest)
     numbers = _numbers(loaded.nodata, rule, values.dtype)
     kernel(np.ascontiguousarray(values), spots, numbers, _block(out, status, hidden))
@@ -132,16 +131,6 @@ def _prepare_fields(
     spots = (*(np.empty(target, kind) for kind in _SPOTS), *(np.empty(target[0], np.int64) for _ in "ab"))
     kernels.bilinear_spots(*fields, spots)
     return kernels.bilinear, (spots, np.empty(max(shape[0] * shape[1] - 1, 0), np.uint32), fields)
-
-
-def _on_centres(place: Place) -> bool:
-    """Tell whether all places are centres of pixels, so that weighing gives the nearest pixel itself."""
-    if "centres" not in place.prepared:
-        where = place.where
-        place.prepared["centres"] = where.on_axes and all(
-            bool((np.abs(places % 1 - 0.5) < _EXACT).all()) for places in (where.rows, where.cols)
-        )
-    return bool(place.prepared["centres"])
 
 
 def _nearest_axes(where: Positions, window: Window) -> tuple[IntArray, IntArray, int, int]:

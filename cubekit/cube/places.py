@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from cubekit.typing import FloatArray, IntArray
+
+_EXACT: Final = 1e-9  # of a pixel: what is beside it weighs nothing among whole numbers
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,13 @@ class Positions:
     def on_axes(self) -> bool:
         """Whether rows of the target are rows of the source."""
         return bool(self.rows.shape[1] == 1 and self.cols.shape[0] == 1)
+
+    @cached_property
+    def on_centres(self) -> bool:
+        """Whether all places are centres of pixels, so that weighing gives the nearest pixel itself."""
+        return self.on_axes and all(
+            bool((np.abs(places % 1 - 0.5) < _EXACT).all()) for places in (self.rows, self.cols)
+        )
 
 
 @dataclass(frozen=True, eq=False)
