@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 BACK_ROOMS := $(wildcard cubekit/cli/*.py) cubekit/pipeline/scenes.py \
 	$(foreach name,classify forecast fractions,cubekit/pipeline/$(name)/steps.py) cubekit/sources/headers.py cubekit/testing/files.py \
 	cubekit/testing/scene.py cubekit/testing/year.py \
-	$(foreach name,blocks compiled conform failures handles http kernels lay lay_kernels metadata remote scenes tiff,cubekit/cube/$(name).py) \
+	$(foreach name,blocks compiled conform failures handles http kernels lay lay_kernels metadata remote scenes tiff warp_kernels,cubekit/cube/$(name).py) \
 	$(foreach name,ledger mark metadata objects place plan regions remote,cubekit/store/$(name).py)
 
 .PHONY: help setup demo test lint format types wheel test-newest test-services test-xbatcher \

@@ -33,7 +33,20 @@ class Stored(Protocol):
         """Windows to read, in any order, which together are the whole array."""
 
     def read(self, window: Window, *, out: Array) -> Array:
-        """Read a window into ``out``."""
+        """Read a window.
+
+        Parameters
+        ----------
+        window : tuple of slice
+            One for each dimension.
+        out : numpy.ndarray
+            Where it goes, of its shape.
+
+        Returns
+        -------
+        numpy.ndarray
+            `out`.
+        """
 
 
 def load(cube: xr.Dataset, *, workers: int | None = None, progress: bool | None = None) -> xr.Dataset:

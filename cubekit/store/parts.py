@@ -25,13 +25,46 @@ class Parts(Protocol):
     """Whoever gives parts of one object."""
 
     def head(self, size: int) -> bytes:
-        """Return the first bytes."""
+        """Return the first bytes.
+
+        Parameters
+        ----------
+        size : int
+            How many.
+
+        Returns
+        -------
+        bytes
+            Fewer where the object is shorter.
+        """
 
     def tail(self, size: int) -> bytes:
-        """Return the last bytes."""
+        """Return the last bytes.
+
+        Parameters
+        ----------
+        size : int
+            How many.
+
+        Returns
+        -------
+        bytes
+            Fewer where the object is shorter.
+        """
 
     def spans(self, spans: Sequence[Span]) -> Iterator[bytes]:
-        """Yield parts in the order in which they are asked for; sorted ones are read fastest."""
+        """Yield parts.
+
+        Parameters
+        ----------
+        spans : sequence of tuple of int
+            Sorted ones are read fastest.
+
+        Yields
+        ------
+        bytes
+            In the order in which they are asked for.
+        """
 
 
 @contextmanager
