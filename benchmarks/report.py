@@ -157,7 +157,7 @@ def draw(rows: Rows, path: Path) -> None:
     axes.barh(range(len(shown)), [ratio - 1 for *_, ratio in shown], left=1, color=colours)
     for number, (_, _, ratio) in enumerate(shown):
         left = ratio < 1
-        shown_as = f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.2g}"  # noqa: PLR2004
+        shown_as = f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.2g}"
         axes.annotate(
             shown_as, (ratio, number), (-3 if left else 3, 0), textcoords="offset points", fontsize=7,
             va="center", ha="right" if left else "left",
